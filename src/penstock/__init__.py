@@ -1,0 +1,1 @@
+"""Streaming data and large requests for FastAPI."""

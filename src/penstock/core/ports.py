@@ -1,0 +1,204 @@
+"""What the core needs of the outside: a store, a notifier, a clock.
+
+Each is a contract in prose; the suite in `penstock.testing` checks a store against it.
+
+The contract of a store
+-----------------------
+**Atomicity.** `Store.commit` runs the caller's `decide` on the state as it is at the moment of the commit, and applies
+the `Change` that it returns as a whole: bytes, tail, closed, producer and publication change together, or not at all.
+Two commits on one stream never interleave, whichever process they come from. `decide` is pure; a store may call it
+more than once, and in another thread. What it raises passes through to the caller, and nothing is changed.
+
+**Durability.** When `commit` returns, a `durable` change survives a crash of the process, and, if the store is set to
+``fsync``, of the machine. A change that is not durable survives a crash of the process. A later durable change of the
+same stream makes the earlier ones durable too.
+
+**Visibility.** Once `commit` has returned, every `load`, `open` and `refresh`, in any process, shows the change.
+
+**Ownership of buffers.** The buffers of a change belong to the store until `commit` returns; the caller must not change
+them before. A buffer that `Reader.read` returns may be a view of storage: it stays valid while the reader is open or
+the buffer is referenced, and must not be written to.
+
+**Cancellation.** `commit` is not interrupted. Where its caller is cancelled, it finishes first, then raises the
+cancellation. Every other method may be cancelled at any await, and releases what it holds.
+
+**Errors.** No room: `StorageFull`, and nothing of the change is kept; the store works on when there is room again. Any
+other trouble of the engine: `StorageFailed`. A reader of an incarnation that is deleted may finish what was there when
+it was opened if the stream was closed; otherwise it raises `StreamGone`.
+
+**Provisional streams** (`StreamInfo.provisional`) are discarded when the store instance that wrote them last has ended,
+at the latest when the next one starts on the same storage.
+
+**Wake-ups** are not the store's: the service tells the notifier after a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+from penstock.model import Buffer, ProducerState, StreamInfo
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a decision is made on: the state at the moment of the commit.
+
+    Attributes:
+        target: the stream that the commit is about, or None if there is none. Expired ones are shown: the rules know
+            what time it is, a store does not.
+        current: what the name shows now. The same as ``target``, unless that is an unpublished replacement.
+        producer: the last accepted append of the producer that the commit named, or None.
+    """
+
+    target: StreamInfo | None
+    current: StreamInfo | None
+    producer: ProducerState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a decision says to do. It is applied as a whole.
+
+    Attributes:
+        info: the state of the target afterwards; None deletes it. Another incarnation than the target's takes the
+            target's place (an expired stream that is created anew). A published one takes the place of what the name
+            showed before, which is deleted in the same commit.
+        data: bytes to append at the old tail (at 0 for a new incarnation), in order. ``info.tail`` counts them.
+        producer: the producer's new state, or None to leave it.
+        duplicate: whether nothing is to be done, because this append was accepted before; ``info`` is the target.
+        offset: the offset after the appended bytes, for the caller; of a duplicate, that of its first time.
+    """
+
+    info: StreamInfo | None
+    data: Sequence[Buffer] = ()
+    producer: ProducerState | None = None
+    duplicate: bool = False
+    offset: int = 0
+
+
+Decide: TypeAlias = Callable[[View], Change]
+
+
+class Reader(Protocol):
+    """An open handle on one incarnation of a stream. Close it; it is a context manager."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """The state when the reader was opened, or at the last `refresh`."""
+
+    async def refresh(self) -> StreamInfo:
+        """Look at the stream again, and return its state.
+
+        Raises:
+            StreamGone: the incarnation was deleted.
+        """
+
+    async def read(self, start: int, stop: int) -> Buffer:
+        """Return bytes from offset ``start``: at least one and at most ``stop - start``.
+
+        ``start < stop <= info.tail``. How many come at once is the store's choice, and bounded by it.
+
+        Raises:
+            StreamGone: the incarnation was deleted, and the bytes with it.
+        """
+
+    def close(self) -> None:
+        """Release what the reader holds. Again is harmless."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """Where bytes and state live. Dumb and narrow: it decides nothing about streams. See the module for the contract."""
+
+    async def start(self) -> None:
+        """Open the storage, and recover what a crash left behind."""
+
+    async def stop(self) -> None:
+        """Finish the commits under way, and release everything. Not to be used afterwards."""
+
+    async def load(self, name: str) -> StreamInfo | None:
+        """Return the state of the stream that ``name`` shows, or None."""
+
+    async def open(self, name: str) -> Reader | None:
+        """Open the stream that ``name`` shows for reading, or return None."""
+
+    async def commit(
+        self,
+        name: str,
+        decide: Decide,
+        *,
+        incarnation: str | None = None,
+        producer: str | None = None,
+        size: int = 0,
+        durable: bool = True,
+    ) -> Change:
+        """Decide on a change and apply it, atomically; return the change that was applied.
+
+        Args:
+            name: the stream's name.
+            decide: see `View` and `Change`; pure.
+            incarnation: the target, published or not, where it is not just what the name shows.
+            producer: the id of the producer whose state `decide` needs.
+            size: how many bytes the change appends, so that a store can choose how to take them; a change may append
+                none instead (a duplicate).
+            durable: whether the change must survive a crash of the machine (where the store is set to).
+        """
+
+    async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
+        """Return up to ``limit`` published streams whose names begin with ``prefix`` and come after ``after``.
+
+        In the order of the names' UTF-8 bytes.
+        """
+
+    async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """Return up to ``limit`` published streams whose deadline is at or before ``now`` (Unix seconds)."""
+
+    async def tidy(self) -> None:
+        """Do the chores that can wait: space of what was deleted, what other instances that ended left behind."""
+
+
+class Watch(Protocol):
+    """A registration for the wake-ups of one name."""
+
+    def clear(self) -> None:
+        """Forget the hints so far. Clear first, then read, then wait: so none is lost between."""
+
+    async def wait(self, timeout: float) -> None:
+        """Return at the next hint since `clear`, or after ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """End the registration. Again is harmless."""
+
+
+class Notifier(Protocol):
+    """Wakes the followers of a name. A hint carries no data; a lost one costs latency only."""
+
+    async def start(self) -> None:
+        """Begin to give and take hints."""
+
+    async def stop(self) -> None:
+        """End, and wake everybody who waits."""
+
+    def watch(self, name: str) -> Watch:
+        """Register for a name; the registration holds when this returns."""
+
+    def notify(self, name: str) -> None:
+        """Wake the watchers of ``name``, here and in the other processes that share the store. Never blocks."""
+
+    def notify_all(self) -> None:
+        """Wake every watcher of this process."""
+
+
+class Clock(Protocol):
+    """The time. Tests have their own."""
+
+    def now(self) -> float:
+        """Return the time in Unix seconds."""

@@ -1,0 +1,282 @@
+"""The rules of streams: pure decisions. Each takes the state (`View`) and a request, and returns the `Change` or raises.
+
+They live here once, whatever protocol asks and whatever store applies. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from penstock.core.ports import Change, View
+from penstock.errors import (
+    ContentTypeMismatch,
+    LengthMismatch,
+    OffsetMismatch,
+    ProducerFenced,
+    ProducerOutOfSequence,
+    StreamClosed,
+    StreamExists,
+    StreamFailed,
+    StreamGone,
+    StreamIsOpen,
+    StreamNotFound,
+)
+from penstock.model import Buffer, Producer, ProducerState, StreamInfo, StreamSpec
+
+Condition: TypeAlias = Callable[[StreamInfo | None], None]
+"""Looks at what the name shows, and raises if the change must not be made (`PreconditionFailed`, usually)."""
+
+
+def size_of(data: Sequence[Buffer]) -> int:
+    """Return how many bytes the buffers hold together."""
+    return sum(map(len, data))
+
+
+def living(info: StreamInfo | None, now: float) -> StreamInfo | None:
+    """Return the stream, or None if there is none or its time has come: an expired stream counts as absent at once."""
+    return None if info is None or info.expired(now) else info
+
+
+def create(
+    view: View,
+    name: str,
+    spec: StreamSpec,
+    *,
+    incarnation: str,
+    now: float,
+    data: Sequence[Buffer] = (),
+    close: bool = False,
+    producer: Producer | None = None,
+) -> Change:
+    """A new stream, perhaps with its first bytes, perhaps complete at once."""
+    if living(view.current, now) is not None:
+        raise StreamExists(name)
+    if producer is not None:
+        _check_first(name, producer)
+    return _grown(_new(name, spec, incarnation, now), data, now=now, close=close, producer=producer)
+
+
+def append(
+    view: View,
+    name: str,
+    data: Sequence[Buffer],
+    *,
+    now: float,
+    offset: int | None = None,
+    producer: Producer | None = None,
+    close: bool = False,
+    content_type: str | None = None,
+    incarnation: str | None = None,
+) -> Change:
+    """More bytes at the tail, perhaps the last ones.
+
+    Args:
+        view: the state.
+        name: the stream's name.
+        data: the bytes; none with ``close`` is a plain close.
+        now: the time.
+        offset: where the appender believes the tail to be, or None for wherever it is.
+        producer: who appends; a repetition of an accepted append changes nothing and succeeds.
+        close: close the stream in the same commit.
+        content_type: what the appender believes the stream to hold, or None.
+        incarnation: the incarnation that the appender means, or None for whichever there is.
+    """
+    info = living(view.target, now)
+    if info is None:
+        raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
+    if incarnation not in {None, info.incarnation}:
+        raise StreamGone(name, incarnation or "")
+    if producer is not None and view.producer is not None:
+        first = _repetition(name, producer, view.producer)
+        if first is not None:
+            return Change(info, duplicate=True, offset=first)
+    elif producer is not None:
+        _check_first(name, producer)
+    if info.failure is not None:
+        raise StreamFailed(name, info.tail, info.failure)
+    if info.closed:
+        if close and not data and offset in {None, info.tail}:
+            return Change(info, duplicate=True, offset=info.tail)
+        raise StreamClosed(name, info.tail)
+    if content_type is not None and content_type != info.content_type:
+        raise ContentTypeMismatch(name, content_type, info.content_type)
+    if offset is not None and offset != info.tail:
+        raise OffsetMismatch(name, offset, info.tail)
+    return _grown(info, data, now=now, close=close, producer=producer)
+
+
+def begin_replacement(
+    view: View, name: str, spec: StreamSpec, *, incarnation: str, now: float, condition: Condition | None
+) -> Change:
+    """A stream that becomes what its name shows once it is complete.
+
+    Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows; where it
+    shows a closed stream, that stays until `publish`. Either way it is provisional: it goes if its writer goes.
+    """
+    current = living(view.current, now)
+    if condition is not None:
+        condition(current)
+    if current is not None and not current.closed:
+        raise StreamIsOpen(name)
+    return Change(replace(_new(name, spec, incarnation, now), published=current is None, provisional=True))
+
+
+def publish(
+    view: View,
+    name: str,
+    *,
+    incarnation: str,
+    now: float,
+    digests: Mapping[str, bytes],
+    condition: Condition | None,
+) -> Change:
+    """Complete a replacement: it is closed and kept, and its name shows it, all in one step.
+
+    The condition is asked again, because what the name shows may have changed while the bytes arrived.
+    """
+    info = view.target
+    if info is None or info.expired(now):
+        raise StreamGone(name, incarnation)
+    current = living(view.current, now)
+    if current is not None and current.incarnation != incarnation:
+        if condition is not None:
+            condition(current)
+        if not current.closed:
+            raise StreamIsOpen(name)
+    elif condition is not None and not info.published:
+        condition(None)
+    change = _grown(info, (), now=now, close=True)
+    assert change.info is not None
+    return replace(change, info=replace(change.info, published=True, provisional=False, digests=digests))
+
+
+def put(
+    view: View,
+    name: str,
+    spec: StreamSpec,
+    *,
+    incarnation: str,
+    now: float,
+    data: Sequence[Buffer],
+    digests: Mapping[str, bytes],
+    condition: Condition | None,
+) -> Change:
+    """A whole small stream in one step: what `begin_replacement`, appends and `publish` come to."""
+    begun = begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition).info
+    assert begun is not None
+    change = _grown(begun, data, now=now, close=True)
+    assert change.info is not None
+    return replace(change, info=replace(change.info, published=True, provisional=False, digests=digests))
+
+
+def fail(view: View, name: str, reason: str, *, now: float, incarnation: str | None = None) -> Change:
+    """Say that an open stream broke: it ends, and its bytes are not the whole. Again is harmless."""
+    info = _present(view, name, now, incarnation)
+    if info.failure is not None:
+        return Change(info, duplicate=True, offset=info.tail)
+    if info.closed:
+        raise StreamClosed(name, info.tail)
+    failed = replace(info, closed=True, failure=reason, provisional=False, modified_at=_later(info, now))
+    return Change(failed, offset=info.tail)
+
+
+def delete(
+    view: View, name: str, *, now: float, incarnation: str | None = None, condition: Condition | None = None
+) -> Change:
+    """Remove a stream."""
+    if condition is not None:
+        condition(living(view.current, now))
+    _present(view, name, now, incarnation)
+    return Change(None)
+
+
+def expire(view: View, *, now: float) -> Change:
+    """Remove a stream whose time has come, if it is still so."""
+    if view.target is None or not view.target.expired(now):
+        return Change(view.target, duplicate=True)
+    return Change(None)
+
+
+def discard(view: View) -> Change:
+    """Remove a replacement that will not be completed, if it is still there."""
+    if view.target is None or not view.target.provisional:
+        return Change(view.target, duplicate=True)
+    return Change(None)
+
+
+def add_digest(view: View, algorithm: str, digest: bytes) -> Change:
+    """Keep a digest of a complete stream that was computed later. It is no change of the stream itself."""
+    info = view.target
+    if info is None or not info.complete:
+        return Change(info, duplicate=True)
+    return Change(replace(info, digests={**info.digests, algorithm: digest}), offset=info.tail)
+
+
+def _present(view: View, name: str, now: float, incarnation: str | None) -> StreamInfo:
+    info = living(view.target, now)
+    if info is None:
+        raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
+    if incarnation not in {None, info.incarnation}:
+        raise StreamGone(name, incarnation or "")
+    return info
+
+
+def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInfo:
+    return StreamInfo(
+        name=name,
+        incarnation=incarnation,
+        content_type=spec.content_type,
+        length=spec.length,
+        metadata=spec.metadata,
+        created_at=now,
+        modified_at=now,
+        ttl=spec.ttl,
+        expires_at=spec.expires_at,
+    )
+
+
+def _grown(
+    info: StreamInfo,
+    data: Sequence[Buffer],
+    *,
+    now: float,
+    close: bool,
+    producer: Producer | None = None,
+) -> Change:
+    """Bytes, close and producer in one change: the one place where a tail moves."""
+    tail = info.tail + size_of(data)
+    if info.length is not None and (tail > info.length or (close and tail < info.length)):
+        raise LengthMismatch(info.name, info.length, tail)
+    return Change(
+        replace(info, tail=tail, closed=close, modified_at=_later(info, now)),
+        data=data,
+        producer=None if producer is None else ProducerState(producer, tail),
+        offset=tail,
+    )
+
+
+def _later(info: StreamInfo, now: float) -> float:
+    """A clock that was set back must not make a stream look older than it was."""
+    return max(info.modified_at, now)
+
+
+def _check_first(name: str, producer: Producer) -> None:
+    if producer.sequence != 0:
+        raise ProducerOutOfSequence(name, producer.id, producer.sequence, 0)
+
+
+def _repetition(name: str, producer: Producer, last: ProducerState) -> int | None:
+    """Return the offset that a repeated append was answered with, or None for a new one."""
+    known = last.producer
+    if producer.epoch < known.epoch:
+        raise ProducerFenced(name, producer.id, producer.epoch, known.epoch)
+    if producer.epoch > known.epoch:
+        _check_first(name, producer)
+        return None
+    if producer.sequence <= known.sequence:
+        return last.offset
+    if producer.sequence != known.sequence + 1:
+        raise ProducerOutOfSequence(name, producer.id, producer.sequence, known.sequence + 1)
+    return None

@@ -1,0 +1,218 @@
+"""The values that every room of penstock speaks of. Frozen, and without I/O.
+
+A *stream* is a named, append-only sequence of bytes. Its bytes are addressed by *offset* (bytes from the start), its
+*tail* is the offset of its end, and it is open (still growing), closed, or failed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from penstock.errors import InvalidName
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes in memory. A memoryview is one of single bytes (format ``B``), so that ``len`` counts bytes."""
+
+MAX_NAME_BYTES = 1024
+OCTETS = "application/octet-stream"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_DIGESTS: Mapping[str, bytes] = MappingProxyType({})
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can name a stream.
+
+    A name is path-like: segments separated by ``/``, at most 1,024 bytes of UTF-8. Names never reach the file system,
+    so what is refused here is what would confuse people, URLs and the tools that turn a name into a local path: empty
+    segments, ``.`` and ``..``, backslashes, control characters and line separators, and text that is not Unicode.
+
+    Raises:
+        InvalidName: with the reason, in words for the person who chose the name.
+    """
+    if not name:
+        raise InvalidName(name, "it is empty")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(name, "it is not valid Unicode text") from None
+    if size > MAX_NAME_BYTES:
+        raise InvalidName(name, f"it has {size} bytes of UTF-8, and at most {MAX_NAME_BYTES} are allowed")
+    for segment in name.split("/"):
+        if not segment:
+            raise InvalidName(name, "it has an empty segment: it begins or ends with '/', or has '//' in it")
+        if segment in {".", ".."}:
+            raise InvalidName(name, f"it has the segment '{segment}'")
+    for character in name:
+        if character == "\\":
+            raise InvalidName(name, "it has a backslash")
+        if unicodedata.category(character) in {"Cc", "Zl", "Zp"}:
+            raise InvalidName(name, f"it has the control character U+{ord(character):04X}")
+    return name
+
+
+def new_incarnation() -> str:
+    """Return an id for a stream that is being created: 16 characters, safe in URLs, headers and file names."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """What the creator of a stream says about it.
+
+    Attributes:
+        content_type: the media type of the bytes.
+        length: the final size in bytes where it is known from the start, else None. A stream cannot grow past it, nor
+            be closed short of it.
+        metadata: text that travels with the stream; penstock itself only reads ``filename``.
+        ttl: seconds after the last change at which the stream expires, or None.
+        expires_at: when the stream expires (Unix seconds), or None. With both given, the earlier one counts.
+    """
+
+    content_type: str = OCTETS
+    length: int | None = None
+    metadata: Mapping[str, str] = _NOTHING
+    ttl: float | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """The state of a stream at one moment: all there is to know of it but its bytes.
+
+    Attributes:
+        name: what the stream is called.
+        incarnation: an id new for each creation of a name. Bytes at an offset never change within an incarnation.
+        content_type: the media type of the bytes.
+        tail: the offset of the end: how many bytes there are.
+        closed: whether the stream has ended, well or badly. Nothing can be appended to a closed stream.
+        failure: why the stream broke, or None. A failed stream is closed, and its bytes are not the whole.
+        length: the declared final size in bytes, or None.
+        metadata: text that travels with the stream.
+        created_at: when it was created (Unix seconds).
+        modified_at: when it last changed (Unix seconds); never goes back.
+        ttl: seconds after ``modified_at`` at which it expires, or None.
+        expires_at: when it expires at the latest (Unix seconds), or None.
+        digests: digests of the whole that are known, by their RFC 9530 names (``sha-256``). Only of closed streams.
+        published: whether this is what its name shows. A replacement that is still being written is not.
+        provisional: whether the stream goes when the process that writes it goes: a PUT that is under way.
+    """
+
+    name: str
+    incarnation: str
+    content_type: str = OCTETS
+    tail: int = 0
+    closed: bool = False
+    failure: str | None = None
+    length: int | None = None
+    metadata: Mapping[str, str] = _NOTHING
+    created_at: float = 0.0
+    modified_at: float = 0.0
+    ttl: float | None = None
+    expires_at: float | None = None
+    digests: Mapping[str, bytes] = _NO_DIGESTS
+    published: bool = True
+    provisional: bool = False
+
+    @property
+    def state(self) -> str:
+        """``open``, ``closed`` or ``failed``."""
+        if self.failure is not None:
+            return "failed"
+        return "closed" if self.closed else "open"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the bytes are the whole: closed, and not failed."""
+        return self.closed and self.failure is None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the stream expires if it is not changed before (Unix seconds), or None if it never does."""
+        by_ttl = None if self.ttl is None else self.modified_at + self.ttl
+        if by_ttl is None or self.expires_at is None:
+            return self.expires_at if by_ttl is None else by_ttl
+        return min(by_ttl, self.expires_at)
+
+    def expired(self, now: float) -> bool:
+        """Tell whether the stream's time has come at ``now`` (Unix seconds)."""
+        deadline = self.deadline
+        return deadline is not None and deadline <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """Who appends, for an append that may be repeated safely.
+
+    Attributes:
+        id: the producer's name, chosen by it.
+        epoch: grows by one each time the producer starts anew; a lower epoch is fenced off.
+        sequence: 0 for the first append of an epoch, then one more for each.
+    """
+
+    id: str
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerState:
+    """The last append that a stream accepted of a producer.
+
+    Attributes:
+        producer: its id, epoch and sequence.
+        offset: the tail after it, which a repetition is answered with.
+    """
+
+    producer: Producer
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some of a stream's bytes.
+
+    Attributes:
+        offset: of the first byte.
+        data: the bytes; never empty. It may be a view of a mapped file: use it, do not keep it.
+    """
+
+    offset: int
+    data: Buffer
+
+    @property
+    def end(self) -> int:
+        """The offset after the last byte."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an append.
+
+    Attributes:
+        info: the stream after it.
+        offset: the offset after the appended bytes; less than ``info.tail`` for a repetition of an earlier append.
+        duplicate: whether the producer had sent this append before, so that nothing was written now.
+    """
+
+    info: StreamInfo
+    offset: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing, in the order of the names' UTF-8 bytes.
+
+    Attributes:
+        streams: what was found.
+        next: the name to go on ``after``, or None where the listing ends.
+    """
+
+    streams: Sequence[StreamInfo] = field(default_factory=tuple)
+    next: str | None = None

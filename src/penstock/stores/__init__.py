@@ -1,0 +1,1 @@
+"""Where streams live: in memory, or in a local folder."""

@@ -1,0 +1,157 @@
+"""A store in the memory of one process: for tests, and the model that other stores are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from penstock.core.ports import Change, Decide, View
+from penstock.errors import StreamGone
+from penstock.model import Buffer, ProducerState, StreamInfo
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One incarnation: its state, its bytes, its producers."""
+
+    info: StreamInfo
+    data: bytearray = field(default_factory=bytearray)
+    producers: dict[str, ProducerState] = field(default_factory=dict)
+    deleted: bool = False
+
+
+class MemoryStore:
+    """Streams in memory. They go with the process, and nothing bounds them but the machine's memory."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, _Entry] = {}
+        self._drafts: dict[str, _Entry] = {}
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self) -> None:
+        """Forget everything."""
+        self._current.clear()
+        self._drafts.clear()
+
+    async def load(self, name: str) -> StreamInfo | None:
+        """See `Store.load`."""
+        entry = self._current.get(name)
+        return None if entry is None else entry.info
+
+    async def open(self, name: str) -> MemoryReader | None:
+        """See `Store.open`."""
+        entry = self._current.get(name)
+        return None if entry is None else MemoryReader(entry)
+
+    async def commit(
+        self,
+        name: str,
+        decide: Decide,
+        *,
+        incarnation: str | None = None,
+        producer: str | None = None,
+        size: int = 0,
+        durable: bool = True,
+    ) -> Change:
+        """See `Store.commit`. It never awaits, and so is atomic."""
+        current = self._current.get(name)
+        target = current
+        if incarnation is not None and (current is None or current.info.incarnation != incarnation):
+            target = self._drafts.get(incarnation)
+        known = target.producers.get(producer) if target is not None and producer is not None else None
+        change = decide(
+            View(
+                None if target is None else target.info,
+                None if current is None else current.info,
+                known,
+            )
+        )
+        if not change.duplicate:
+            self._apply(name, target, current, change)
+        return change
+
+    def _apply(self, name: str, target: _Entry | None, current: _Entry | None, change: Change) -> None:
+        info = change.info
+        if target is not None and (info is None or info.incarnation != target.info.incarnation):
+            self._remove(target)
+            target = None
+        if info is None:
+            return
+        entry = _Entry(info) if target is None else target
+        for buffer in change.data:
+            entry.data += buffer
+        entry.info = info
+        if change.producer is not None:
+            entry.producers[change.producer.producer.id] = change.producer
+        if not info.published:
+            self._drafts[info.incarnation] = entry
+            return
+        if current is not None and current is not entry:
+            self._remove(current)
+        self._drafts.pop(info.incarnation, None)
+        self._current[name] = entry
+
+    def _remove(self, entry: _Entry) -> None:
+        entry.deleted = True
+        self._drafts.pop(entry.info.incarnation, None)
+        if self._current.get(entry.info.name) is entry:
+            del self._current[entry.info.name]
+
+    async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.list`."""
+        names = [name for name in self._current if name.startswith(prefix) and name.encode() > after.encode()]
+        return self._infos(sorted(names, key=str.encode)[:limit])
+
+    async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.expired`."""
+        return self._infos(name for name, entry in self._current.items() if entry.info.expired(now))[:limit]
+
+    def _infos(self, names: Iterable[str]) -> Sequence[StreamInfo]:
+        return [self._current[name].info for name in names]
+
+    async def tidy(self) -> None:
+        """Nothing is left behind here."""
+
+
+class MemoryReader:
+    """See `Reader`."""
+
+    def __init__(self, entry: _Entry) -> None:
+        self._entry = entry
+        self._info = entry.info
+
+    @property
+    def info(self) -> StreamInfo:
+        """See `Reader.info`."""
+        return self._info
+
+    async def refresh(self) -> StreamInfo:
+        """See `Reader.refresh`."""
+        self._check()
+        self._info = self._entry.info
+        return self._info
+
+    async def read(self, start: int, stop: int) -> Buffer:
+        """See `Reader.read`."""
+        if not self._info.closed:
+            self._check()
+        return bytes(memoryview(self._entry.data)[start : min(stop, start + 1024 * 1024)])
+
+    def _check(self) -> None:
+        if self._entry.deleted:
+            raise StreamGone(self._info.name, self._info.incarnation)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

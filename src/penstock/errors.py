@@ -52,6 +52,13 @@ class StreamIsOpen(StreamError):
         super().__init__(name, f"The stream {name!r} is open: it can be replaced once it is closed, or deleted first.")
 
 
+class StreamBusy(StreamError):
+    """An append from outside to a stream that is one upload's until it is complete."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"The stream {name!r} is being uploaded: nobody else can append to it.")
+
+
 class StreamClosed(StreamError):
     """An append to a stream that has ended; ``tail`` is its final size in bytes."""
 

@@ -10,7 +10,6 @@ import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeAlias
 
 from penstock.errors import InvalidName
@@ -20,8 +19,6 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAX_NAME_BYTES = 1024
 OCTETS = "application/octet-stream"
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-_NO_DIGESTS: Mapping[str, bytes] = MappingProxyType({})
 
 
 def check_name(name: str) -> str:
@@ -75,7 +72,7 @@ class StreamSpec:
 
     content_type: str = OCTETS
     length: int | None = None
-    metadata: Mapping[str, str] = _NOTHING
+    metadata: Mapping[str, str] = field(default_factory=dict)
     ttl: float | None = None
     expires_at: float | None = None
 
@@ -109,12 +106,12 @@ class StreamInfo:
     closed: bool = False
     failure: str | None = None
     length: int | None = None
-    metadata: Mapping[str, str] = _NOTHING
+    metadata: Mapping[str, str] = field(default_factory=dict)
     created_at: float = 0.0
     modified_at: float = 0.0
     ttl: float | None = None
     expires_at: float | None = None
-    digests: Mapping[str, bytes] = _NO_DIGESTS
+    digests: Mapping[str, bytes] = field(default_factory=dict)
     published: bool = True
     provisional: bool = False
 

@@ -116,7 +116,7 @@ class Reader(Protocol):
 
 
 class Store(Protocol):
-    """Where bytes and state live. Dumb and narrow: it decides nothing about streams. See the module for the contract."""
+    """Where bytes and state live. Dumb and narrow: it decides nothing about streams. The contract is above."""
 
     async def start(self) -> None:
         """Open the storage, and recover what a crash left behind."""

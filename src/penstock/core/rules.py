@@ -1,6 +1,7 @@
-"""The rules of streams: pure decisions. Each takes the state (`View`) and a request, and returns the `Change` or raises.
+"""The rules of streams: pure decisions.
 
-They live here once, whatever protocol asks and whatever store applies. Times are Unix seconds.
+Each takes the state (`View`) and a request, and returns the `Change` or raises. They live here once, whatever protocol
+asks and whatever store applies. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from penstock.errors import (
     OffsetMismatch,
     ProducerFenced,
     ProducerOutOfSequence,
+    StreamBusy,
     StreamClosed,
     StreamExists,
     StreamFailed,
@@ -100,6 +102,8 @@ def append(
         if close and not data and offset in {None, info.tail}:
             return Change(info, duplicate=True, offset=info.tail)
         raise StreamClosed(name, info.tail)
+    if info.provisional and incarnation is None:
+        raise StreamBusy(name)
     if content_type is not None and content_type != info.content_type:
         raise ContentTypeMismatch(name, content_type, info.content_type)
     if offset is not None and offset != info.tail:
@@ -115,12 +119,7 @@ def begin_replacement(
     Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows; where it
     shows a closed stream, that stays until `publish`. Either way it is provisional: it goes if its writer goes.
     """
-    current = living(view.current, now)
-    if condition is not None:
-        condition(current)
-    if current is not None and not current.closed:
-        raise StreamIsOpen(name)
-    return Change(replace(_new(name, spec, incarnation, now), published=current is None, provisional=True))
+    return Change(_begun(view, name, spec, incarnation, now, condition))
 
 
 def publish(
@@ -147,9 +146,7 @@ def publish(
             raise StreamIsOpen(name)
     elif condition is not None and not info.published:
         condition(None)
-    change = _grown(info, (), now=now, close=True)
-    assert change.info is not None
-    return replace(change, info=replace(change.info, published=True, provisional=False, digests=digests))
+    return Change(_kept(_grow(info, (), now=now, close=True), digests), offset=info.tail)
 
 
 def put(
@@ -164,11 +161,8 @@ def put(
     condition: Condition | None,
 ) -> Change:
     """A whole small stream in one step: what `begin_replacement`, appends and `publish` come to."""
-    begun = begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition).info
-    assert begun is not None
-    change = _grown(begun, data, now=now, close=True)
-    assert change.info is not None
-    return replace(change, info=replace(change.info, published=True, provisional=False, digests=digests))
+    whole = _grow(_begun(view, name, spec, incarnation, now, condition), data, now=now, close=True)
+    return Change(_kept(whole, digests), data=data, offset=whole.tail)
 
 
 def fail(view: View, name: str, reason: str, *, now: float, incarnation: str | None = None) -> Change:
@@ -214,6 +208,17 @@ def add_digest(view: View, algorithm: str, digest: bytes) -> Change:
     return Change(replace(info, digests={**info.digests, algorithm: digest}), offset=info.tail)
 
 
+def _begun(
+    view: View, name: str, spec: StreamSpec, incarnation: str, now: float, condition: Condition | None
+) -> StreamInfo:
+    current = living(view.current, now)
+    if condition is not None:
+        condition(current)
+    if current is not None and not current.closed:
+        raise StreamIsOpen(name)
+    return replace(_new(name, spec, incarnation, now), published=current is None, provisional=True)
+
+
 def _present(view: View, name: str, now: float, incarnation: str | None) -> StreamInfo:
     info = living(view.target, now)
     if info is None:
@@ -237,24 +242,24 @@ def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInf
     )
 
 
-def _grown(
-    info: StreamInfo,
-    data: Sequence[Buffer],
-    *,
-    now: float,
-    close: bool,
-    producer: Producer | None = None,
-) -> Change:
-    """Bytes, close and producer in one change: the one place where a tail moves."""
+def _grow(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool) -> StreamInfo:
+    """The one place where a tail moves."""
     tail = info.tail + size_of(data)
     if info.length is not None and (tail > info.length or (close and tail < info.length)):
         raise LengthMismatch(info.name, info.length, tail)
-    return Change(
-        replace(info, tail=tail, closed=close, modified_at=_later(info, now)),
-        data=data,
-        producer=None if producer is None else ProducerState(producer, tail),
-        offset=tail,
-    )
+    return replace(info, tail=tail, closed=close, modified_at=_later(info, now))
+
+
+def _grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:
+    """Bytes, close and producer in one change."""
+    grown = _grow(info, data, now=now, close=close)
+    state = None if producer is None else ProducerState(producer, grown.tail)
+    return Change(grown, data=data, producer=state, offset=grown.tail)
+
+
+def _kept(info: StreamInfo, digests: Mapping[str, bytes]) -> StreamInfo:
+    """A replacement that is complete: what its name shows from now on, whoever wrote it."""
+    return replace(info, published=True, provisional=False, digests=digests)
 
 
 def _later(info: StreamInfo, now: float) -> float:

@@ -1,0 +1,265 @@
+"""What can be uploaded: a path, bytes, a binary file, or an iterator of bytes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+
+import anyio.to_thread
+
+from penstock.client.ahead import PIECE, read_ahead
+from penstock.client.errors import SourceChanged
+from penstock.model import Buffer
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+
+@runtime_checkable
+class BinaryReader(Protocol):
+    """A file open for reading in binary mode, or anything like it."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
+
+
+SourceLike: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryReader | AsyncIterable[Buffer] | Iterable[Buffer]"
+"""A path, bytes, a binary file, or an iterator of bytes, sync (used in a thread) or async."""
+
+
+class Source(Protocol):
+    """Bytes to be sent, perhaps more than once.
+
+    Attributes:
+        length: how many there are, or None if that shows only at the end.
+    """
+
+    length: int | None
+
+    def rewind(self) -> bool:
+        """Make ready to give all the bytes again; False if some are lost."""
+
+    def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """Yield the bytes, having put them into ``digest``."""
+
+
+def source_of(source: SourceLike) -> Source:
+    """Return what to send for anything that can be uploaded.
+
+    Raises:
+        TypeError: it cannot be.
+        OSError: there is no such file.
+    """
+    if isinstance(source, str | os.PathLike):
+        return PathSource(Path(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return BytesSource(source)
+    if isinstance(source, BinaryReader):
+        return FileSource(source)
+    if isinstance(source, AsyncIterable):
+        return AsyncSource(source)
+    if isinstance(source, Iterable):
+        return IteratorSource(source)
+    raise TypeError(f"cannot upload {type(source).__name__}: give a path, bytes, a binary file or an iterator of bytes")
+
+
+class PathSource:
+    """A file by its path."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        self._regular = stat.S_ISREG(state.st_mode)
+        self.length = state.st_size if self._regular else None
+
+    def rewind(self) -> bool:
+        """See `Source`."""
+        return self._regular
+
+    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`. The length is taken anew, so that each try sends the file as it is then."""
+        file = await anyio.to_thread.run_sync(lambda: self._path.open("rb", buffering=0))
+        try:
+            read = _limited(_reading(file.read), self.length, str(self._path))
+            async with aclosing(read_ahead(_hashing(read, digest))) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            file.close()
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data).cast("B")
+        self.length: int | None = len(self._view)
+
+    def rewind(self) -> bool:
+        """See `Source`."""
+        return True
+
+    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`."""
+        slices = (self._view[start : start + PIECE] for start in range(0, len(self._view), PIECE))
+        async with aclosing(read_ahead(_hashing(_nexts(slices), digest))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+class FileSource:
+    """A file that somebody else has opened, from where it stands."""
+
+    def __init__(self, file: BinaryReader) -> None:
+        self._file = file
+        self._start = self.length = None
+        self._touched = False
+        with suppress(OSError, AttributeError, ValueError):
+            seekable = cast("Seekable", file)
+            start = seekable.tell()
+            self.length = seekable.seek(0, os.SEEK_END) - start
+            self._start = seekable.seek(start)
+
+    _start: int | None
+    length: int | None
+
+    def rewind(self) -> bool:
+        """See `Source`."""
+        if not self._touched:
+            return True
+        if self._start is None:
+            return False
+        cast("Seekable", self._file).seek(self._start)
+        return True
+
+    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`."""
+        self._touched = True
+        # A buffered reader's read() waits for as much as was asked for, its read1() gives what is there: what comes
+        # through a pipe goes on as it comes.
+        read = getattr(self._file, "read1", self._file.read) if self.length is None else self._file.read
+        limited = _limited(_reading(read), self.length, str(getattr(self._file, "name", "The file")))
+        async with aclosing(read_ahead(_hashing(limited, digest))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+class IteratorSource:
+    """An iterable of bytes, whose iterator is run in threads."""
+
+    length: int | None = None
+
+    def __init__(self, iterable: Iterable[Buffer]) -> None:
+        self._iterable = iterable
+        self._touched = False
+
+    def rewind(self) -> bool:
+        """See `Source`: an iterable that is not its own iterator (a list, say) can begin again."""
+        return not self._touched or not isinstance(self._iterable, Iterator)
+
+    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`."""
+        self._touched = True
+        async with aclosing(read_ahead(_hashing(_nexts(self._iterable), digest))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+class AsyncSource:
+    """An async iterable of bytes."""
+
+    length: int | None = None
+
+    def __init__(self, iterable: AsyncIterable[Buffer]) -> None:
+        self._iterable = iterable
+        self._touched = False
+
+    def rewind(self) -> bool:
+        """See `Source`."""
+        return not self._touched or not isinstance(self._iterable, AsyncIterator)
+
+    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`."""
+        self._touched = True
+        async for item in self._iterable:
+            piece = _bytes(item)
+            if digest is not None and len(piece) >= PIECE // 16:
+                await anyio.to_thread.run_sync(digest.update, piece)
+            elif digest is not None:
+                digest.update(piece)
+            if piece:
+                yield piece
+
+
+class Seekable(Protocol):
+    """What of a file lets it be sent again."""
+
+    def tell(self) -> int:
+        """Return the position."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Go to a position, and return it."""
+
+
+Read: TypeAlias = Callable[[], Buffer | None]
+
+
+def _reading(read: Callable[[int], bytes | None]) -> Read:
+    return lambda: read(PIECE) or None
+
+
+def _nexts(iterable: Iterable[Buffer]) -> Read:
+    iterator = iter(iterable)
+
+    def read() -> Buffer | None:
+        for item in iterator:
+            if piece := _bytes(item):
+                return piece
+        return None
+
+    return read
+
+
+def _bytes(item: object) -> Buffer:
+    if not isinstance(item, bytes | bytearray | memoryview):
+        raise TypeError(f"an upload consists of bytes, and the iterator gave {type(item).__name__}")
+    return item
+
+
+def _limited(read: Read, length: int | None, what: str) -> Read:
+    """Read as many bytes as there were at first: the length is announced, and a file may change meanwhile."""
+    if length is None:
+        return read
+    left = length
+
+    def limited() -> Buffer | None:
+        nonlocal left
+        if not left:
+            return None
+        piece = read()
+        if piece is None:
+            raise SourceChanged(what, length, length - left)
+        piece = piece[:left]
+        left -= len(piece)
+        return piece
+
+    return limited
+
+
+def _hashing(read: Read, digest: Hash | None) -> Read:
+    if digest is None:
+        return read
+
+    def hashing() -> Buffer | None:
+        piece = read()
+        if piece is not None:
+            digest.update(piece)
+        return piece
+
+    return hashing

@@ -1,0 +1,1 @@
+"""HTTP's and the live formats' rules without I/O: bytes and header strings in, values out."""

@@ -1,0 +1,215 @@
+"""Records: streams whose unit is a line, each ending in LF (NDJSON, JSON Lines, plain text)."""
+
+import json
+import re
+from itertools import accumulate
+from typing import Final, NoReturn
+
+__all__ = [
+    "MAX_NESTING",
+    "LineSplitter",
+    "RecordError",
+    "RecordTooLongError",
+    "has_records",
+    "json_record",
+    "text_record",
+]
+
+MAX_NESTING: Final = 256
+"""How deep arrays and objects of one JSON record may nest. Many readers stop at less (RFC 8259 section 9)."""
+
+_LINE_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+
+# Charsets of text records. Short, because some of Python's codecs take quadratic time or decode escapes.
+_CHARSETS: Final = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "windows-1252": "cp1252",
+}
+
+# A string's closing quote is optional, so that each byte of unterminated ones is looked at only once, too.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_STRINGS: Final = re.compile(_STRING, re.DOTALL)
+_STRINGS_AND_SPACE: Final = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]++", re.DOTALL)
+_SPACE: Final = re.compile(rb"[ \t\r\n]")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+class RecordError(ValueError):
+    """Bytes that are not a record. The text says why, and is fit to be sent to the client."""
+
+
+class RecordTooLongError(RecordError):
+    """A line is longer than a record may be.
+
+    Attributes:
+        offset: Where the line begins in the stream.
+        records: The records of the same chunk that came before the line.
+    """
+
+    def __init__(self, max_record: int, offset: int, records: list[bytes]) -> None:
+        super().__init__(f"the record at offset {offset} is longer than {max_record} bytes")
+        self.offset = offset
+        self.records = records
+
+
+def has_records(content_type: str) -> bool:
+    """Tell whether a stream of this content type consists of records, one a line.
+
+    True of NDJSON (``application/x-ndjson``, ``application/ndjson``), JSON Lines (``application/jsonl``) and
+    ``text/*``. False of ``application/json-seq``, whose records begin with a control character (RFC 7464).
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in _LINE_TYPES or media_type.startswith("text/")
+
+
+def json_record(body: bytes) -> bytes:
+    """Turn one JSON text (RFC 8259) into a record.
+
+    Only insignificant white space is removed. Strings and numbers keep the spelling that they came with, so no
+    number loses digits, range or zeros on its way (``1.10``, ``1e400`` and integers of any size come out as they
+    went in), and an escaped lone surrogate stays escaped, which keeps the record valid UTF-8. Repeated
+    names in an object are kept.
+
+    Args:
+        body: UTF-8 without a byte order mark.
+
+    Returns:
+        The compact JSON text and LF; no LF or CR in between.
+
+    Raises:
+        RecordError: Not UTF-8, not exactly one JSON text (``NaN`` and ``Infinity`` are none), or nested deeper
+            than `MAX_NESTING`.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise RecordError(f"JSON must be UTF-8: {error.reason} at byte {error.start}") from error
+    if text.startswith("\ufeff"):
+        raise RecordError("JSON must not begin with a byte order mark")
+    _check_nesting(body)
+    try:
+        _CHECKER.decode(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"not valid JSON: {error}") from error
+    except RecursionError as error:  # the caller left less room on the stack than MAX_NESTING needs
+        raise RecordError("JSON is nested too deeply") from error
+    if _SPACE.search(body):
+        body = _STRINGS_AND_SPACE.sub(rb"\1", body)
+    return body + b"\n"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise RecordError(f"not valid JSON: {name} is not a JSON value")
+
+
+# Numbers are left as texts: converting them costs time, and fails for long ones.
+_CHECKER: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+
+
+def _check_nesting(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING:
+        raise RecordError(f"JSON is nested deeper than {MAX_NESTING} levels")
+
+
+def text_record(body: bytes, charset: str = "utf-8") -> bytes:
+    r"""Turn one line of text into a record.
+
+    Args:
+        body: The line, with or without one line end (``\n`` or ``\r\n``); may be empty.
+        charset: The body's charset: UTF-8, US-ASCII, ISO-8859-1 or windows-1252.
+
+    Returns:
+        The line in UTF-8, and LF.
+
+    Raises:
+        RecordError: Not text of that charset, an unknown charset, or more than one line; a CR or NUL inside
+            the line is refused as well.
+    """
+    codec = _CHARSETS.get(charset.strip().lower())
+    if codec is None:
+        raise RecordError(f"text records cannot be read in the charset {charset[:40]!r}; use utf-8")
+    try:
+        text = body.decode(codec)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"the text is not {charset}: {error.reason} at byte {error.start}") from error
+    line = text.removesuffix("\n")
+    if line != text:
+        line = line.removesuffix("\r")
+    for char, name in (("\n", "LF"), ("\r", "CR"), ("\0", "NUL")):
+        if char in line:
+            raise RecordError(f"a text record is one line, but there is a {name} at character {line.index(char)}")
+    return line.encode() + b"\n"
+
+
+class LineSplitter:
+    r"""Cuts a stream's bytes into records, from chunks of any size.
+
+    Args:
+        max_record: Bytes that one record may have, its LF not counted, and so what is held at most.
+        offset: Offset in the stream of the first byte that will be fed; it must begin a record.
+
+    Attributes:
+        offset: Offset after the last record returned, which is where the next one begins.
+    """
+
+    __slots__ = ("_held", "_max_record", "_parts", "offset")
+
+    def __init__(self, max_record: int, offset: int = 0) -> None:
+        self.offset = offset
+        self._max_record = max_record
+        self._parts: list[bytes] = []
+        self._held = 0
+
+    @property
+    def pending(self) -> bytes:
+        """The bytes of the record that has begun at `offset` and not ended."""
+        self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        r"""Take the next bytes and return the records that they complete.
+
+        Args:
+            chunk: Bytes as they arrived, cut anywhere.
+
+        Returns:
+            The records in order, without their LF (a CR before it stays): record by record, the offset
+            grows by ``len(record) + 1``.
+
+        Raises:
+            RecordTooLongError: A record is longer than ``max_record``. The splitter is of no use then; the
+                records before the long one are in the error.
+        """
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            if self._parts:
+                lines[0] = b"".join((*self._parts, lines[0]))
+                self._parts, self._held = [], 0
+            if max(map(len, lines)) > self._max_record:
+                good = lines[: next(i for i, line in enumerate(lines) if len(line) > self._max_record)]
+                self.offset += sum(map(len, good)) + len(good)
+                raise RecordTooLongError(self._max_record, self.offset, good)
+            self.offset += sum(map(len, lines)) + len(lines)
+        if rest:
+            self._parts.append(rest)
+            self._held += len(rest)
+            if self._held > self._max_record:
+                raise RecordTooLongError(self._max_record, self.offset, lines)
+        return lines
+
+    def numbered(self, chunk: bytes) -> list[tuple[int, bytes]]:
+        """Do as `feed` does, and return each record with the offset after it."""
+        start = self.offset
+        lines = self.feed(chunk)
+        ends = accumulate(lines, lambda end, line: end + len(line) + 1, initial=start)
+        next(ends)
+        return list(zip(ends, lines, strict=True))

@@ -1,0 +1,191 @@
+"""What one transaction changes: heads are read once and written once, however many jobs touch them. Blocking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from penstock.core.ports import Change, Decide, View
+from penstock.model import Buffer, ProducerState, StreamInfo
+from penstock.stores.local.catalog import NOBODY, Catalog, Head
+
+
+class Moved(Exception):
+    """The stream is not as it was when its file was written, or its file must be brought to the disk first."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A stream in the batch."""
+
+    head: Head
+    fresh: bool = False
+    dirty: bool = False
+    pending: list[Buffer] = field(default_factory=list)
+    pending_at: int = 0
+    producers: dict[str, ProducerState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """Bytes that are in the file of ``incarnation`` already: all up to ``stop``, the new ones from ``start`` on."""
+
+    incarnation: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit of the store, as the batch carries it out. See `Store.commit` for what its fields mean."""
+
+    name: str
+    decide: Decide
+    incarnation: str | None
+    producer: str | None
+    durable: bool
+    filed: Filed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a commit came to.
+
+    Attributes:
+        change: the change.
+        removed: incarnations whose files are not needed any more.
+        loose: how many bytes of the stream are in the catalog and not in its file.
+    """
+
+    change: Change
+    removed: tuple[str, ...] = ()
+    loose: int = 0
+
+
+class Batch:
+    """The state as the jobs of one transaction see it."""
+
+    def __init__(self, catalog: Catalog, instance: str) -> None:
+        self.catalog = catalog
+        self._instance = instance
+        self._names: dict[str, Slot | None] = {}
+        self._incarnations: dict[str, Slot] = {}
+
+    def by_name(self, name: str) -> Slot | None:
+        """Return what the name shows."""
+        if name not in self._names:
+            self._names[name] = self._known(self.catalog.by_name(name))
+        return self._names[name]
+
+    def by_incarnation(self, incarnation: str) -> Slot | None:
+        """Return an incarnation."""
+        slot = self._incarnations.get(incarnation)
+        return slot if slot is not None else self._known(self.catalog.by_incarnation(incarnation))
+
+    def _known(self, head: Head | None) -> Slot | None:
+        if head is None:
+            return None
+        return self._incarnations.setdefault(head.info.incarnation, Slot(head))
+
+    def carry_out(self, commit: Commit) -> Applied:
+        """Decide, and change the batch accordingly; raise with nothing changed."""
+        current = self.by_name(commit.name)
+        target = current
+        if commit.incarnation is not None and (current is None or current.head.info.incarnation != commit.incarnation):
+            target = self.by_incarnation(commit.incarnation)
+        change = commit.decide(self._view(target, current, commit.producer))
+        if change.duplicate:
+            return Applied(change)
+        if change.info is None:
+            return Applied(change, removed=() if target is None else self._remove(target))
+        same = target is not None and target.head.info.incarnation == change.info.incarnation
+        self._check(commit, change, target if same else None)
+        removed: list[str] = []
+        if not same:
+            if target is not None:
+                removed += self._remove(target)
+            target = self._insert(change.info)
+        assert target is not None  # noqa: S101 - either there before, or inserted just now
+        if change.info.published and current is not None and current is not target and self._is_there(current):
+            removed += self._remove(current)
+        self._apply(target, change.info, change, commit)
+        return Applied(change, tuple(removed), target.head.info.tail - target.head.filed)
+
+    def _view(self, target: Slot | None, current: Slot | None, producer: str | None) -> View:
+        known = None
+        if target is not None and producer is not None:
+            known = target.producers.get(producer)
+            if known is None and not target.fresh:
+                known = self.catalog.producer(target.head.key, producer)
+        return View(None if target is None else target.head.info, None if current is None else current.head.info, known)
+
+    def _check(self, commit: Commit, change: Change, target: Slot | None) -> None:
+        """Refuse a change that does not go with what was done to the stream's file before the transaction."""
+        if commit.filed is not None:
+            tail = 0 if target is None else target.head.info.tail
+            if change.info is None or (change.info.incarnation, tail) != (commit.filed.incarnation, commit.filed.start):
+                raise Moved
+        elif commit.durable and target is not None and not target.head.synced:
+            raise Moved
+
+    def _apply(self, slot: Slot, info: StreamInfo, change: Change, commit: Commit) -> None:
+        head = slot.head
+        if commit.filed is not None:
+            if head.filed < commit.filed.start:
+                self.catalog.drop_chunks(head.key, commit.filed.start)
+            head.filed = commit.filed.stop
+            head.synced = commit.durable
+        elif change.data:
+            if not slot.pending:
+                slot.pending_at = head.info.tail
+            slot.pending += change.data
+        head.info = info
+        head.owner = self._instance if info.provisional else None
+        slot.dirty = True
+        if change.producer is not None:
+            slot.producers[change.producer.producer.id] = change.producer
+        if info.published:
+            self._names[info.name] = slot
+
+    def _insert(self, info: StreamInfo) -> Slot:
+        slot = Slot(Head(key=0, info=StreamInfo(name=info.name, incarnation=info.incarnation)), fresh=True)
+        self._incarnations[info.incarnation] = slot
+        return slot
+
+    def _is_there(self, slot: Slot) -> bool:
+        return self._incarnations.get(slot.head.info.incarnation) is slot
+
+    def _remove(self, slot: Slot) -> tuple[str, ...]:
+        head = slot.head
+        del self._incarnations[head.info.incarnation]
+        if self._names.get(head.info.name) is slot:
+            self._names[head.info.name] = None
+        if not slot.fresh:
+            self.catalog.remove(head.key)
+        if not head.filed:
+            return (head.info.incarnation,)
+        # Should this process end before it has removed the file, another one finds it here.
+        self.catalog.unsettle(head.info.incarnation, NOBODY)
+        return (head.info.incarnation,)
+
+    def flush(self) -> None:
+        """Write what changed to the catalog."""
+        for slot in self._incarnations.values():
+            self._write_head(slot)
+            self._write_chunk(slot)
+            for state in slot.producers.values():
+                self.catalog.keep_producer(slot.head.key, state)
+            slot.producers.clear()
+
+    def _write_head(self, slot: Slot) -> None:
+        if slot.fresh:
+            slot.head.key = self.catalog.insert(slot.head)
+        elif slot.dirty:
+            self.catalog.update(slot.head)
+        slot.fresh = slot.dirty = False
+
+    def _write_chunk(self, slot: Slot) -> None:
+        """All that the jobs of this batch appended to a stream is one row."""
+        if slot.pending:
+            data = slot.pending[0] if len(slot.pending) == 1 else b"".join(slot.pending)
+            self.catalog.add_chunk(slot.head.key, slot.pending_at, data)
+            slot.pending.clear()

@@ -1,0 +1,102 @@
+"""The files that hold the bytes of streams. Blocking.
+
+A file is written only by who holds its lock, only past what the catalog says is in it, and only by offset: so whatever
+lies past that length is rubbish of an append that was not completed, and may be overwritten or cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from penstock.model import Buffer
+
+_MOST_BUFFERS = min(1024, os.sysconf("SC_IOV_MAX"))
+
+
+class Blobs:
+    """The folder of the files."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(exist_ok=True)
+
+    def path(self, incarnation: str) -> Path:
+        """Return where the bytes of an incarnation are."""
+        return self._root / incarnation[:2] / incarnation
+
+    @contextmanager
+    def locked(self, incarnation: str, *, create: bool = True) -> Iterator[Blob]:
+        """Open a file to write, and hold its lock.
+
+        Everybody opens the file anew, so the lock keeps the threads of one process apart like the processes.
+
+        Raises:
+            FileNotFoundError: it is missing, and not to be created.
+        """
+        path = self.path(incarnation)
+        if create:
+            path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Blob(descriptor, path)
+        finally:
+            os.close(descriptor)
+
+    def open(self, incarnation: str) -> int:
+        """Return a descriptor for reading. The file can be read through it even after it was removed."""
+        return os.open(self.path(incarnation), os.O_RDONLY | os.O_CLOEXEC)
+
+    def remove(self, incarnation: str) -> None:
+        """Remove a file; that it is not there is fine."""
+        with suppress(FileNotFoundError):
+            self.path(incarnation).unlink()
+
+
+class Blob:
+    """A file that is open to write, and locked."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write the buffers one after another from ``offset``. Where that fails, nothing stays past it."""
+        pending = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        position = offset
+        try:
+            while pending:
+                written = os.pwritev(self._descriptor, pending[:_MOST_BUFFERS], position)
+                position += written
+                while pending and written >= len(pending[0]):
+                    written -= len(pending.pop(0))
+                if written:
+                    pending[0] = pending[0][written:]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, offset)
+            raise
+
+    def cut(self, length: int) -> None:
+        """Cut off what lies past ``length``."""
+        if os.fstat(self._descriptor).st_size > length:
+            os.ftruncate(self._descriptor, length)
+
+    def sync(self, *, folders: bool) -> None:
+        """Bring the bytes to the disk, and with ``folders`` the file's name too, as a new file needs."""
+        os.fdatasync(self._descriptor) if hasattr(os, "fdatasync") else os.fsync(self._descriptor)
+        if folders:
+            _sync_folder(self._path.parent)
+            _sync_folder(self._path.parent.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,331 @@
+"""The catalog: every SQL statement of the local store. Blocking; one `Catalog` is one connection, for one thread."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import StorageFailed, StorageFull
+from penstock.model import Buffer, Producer, ProducerState, StreamInfo
+
+EngineError = sqlite3.Error
+"""What the engine raises; `translated` turns it into an error of the domain."""
+
+SCHEMA_VERSION = 1
+NOBODY = ""
+"""The instance of an unsettled file whose stream was deleted."""
+
+_SCHEMA = """
+CREATE TABLE streams (
+    key INTEGER PRIMARY KEY,
+    incarnation TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    published INTEGER NOT NULL,
+    owner TEXT,                     -- the instance that writes it, while it is provisional
+    content_type TEXT NOT NULL,
+    tail INTEGER NOT NULL,
+    filed INTEGER NOT NULL,         -- how many bytes are in the file; those from there to the tail are in chunks
+    synced INTEGER NOT NULL,        -- whether the filed bytes are known to be on the disk
+    closed INTEGER NOT NULL,
+    failure TEXT,
+    length INTEGER,
+    metadata TEXT,
+    created_at REAL NOT NULL,
+    modified_at REAL NOT NULL,
+    ttl REAL,
+    expires_at REAL,
+    deadline REAL,
+    digests TEXT
+);
+CREATE UNIQUE INDEX streams_by_name ON streams (name) WHERE published;
+CREATE INDEX streams_by_deadline ON streams (deadline) WHERE published AND deadline IS NOT NULL;
+CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
+
+-- Not WITHOUT ROWID: rows of many kilobytes are better appended than kept in the order of a key.
+CREATE TABLE chunks (stream INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE UNIQUE INDEX chunks_by_start ON chunks (stream, start);
+
+CREATE TABLE producers (
+    stream INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    tail INTEGER NOT NULL,
+    PRIMARY KEY (stream, id)
+) WITHOUT ROWID;
+
+-- Files that may differ from what the streams say: being written by an instance, or left over by a deletion.
+CREATE TABLE unsettled (incarnation TEXT NOT NULL, instance TEXT NOT NULL, PRIMARY KEY (incarnation, instance))
+WITHOUT ROWID;
+"""
+
+_COLUMNS = """key, incarnation, name, published, owner, content_type, tail, filed, synced, closed, failure, length,
+    metadata, created_at, modified_at, ttl, expires_at, digests"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Head:
+    """A stream as the catalog has it: its state, and where its bytes are."""
+
+    key: int
+    info: StreamInfo
+    filed: int = 0
+    synced: bool = True
+    owner: str | None = None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the engine's errors, and the operating system's, into the domain's."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error) from error
+
+
+def translate(error: Exception) -> StorageFull | StorageFailed:
+    """Return the error of the domain for one of the engine's or of the operating system's."""
+    import errno
+
+    if isinstance(error, OSError):
+        # EFBIG: the process's own limit on a file's size, which is a full disk in small.
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return StorageFull()
+    elif getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageFull()
+    return StorageFailed(f"The storage reported an error: {error}")
+
+
+class Catalog:
+    """One connection to the catalog. Writes belong between `begin` and `commit`."""
+
+    def __init__(self, path: Path) -> None:
+        # isolation_level=None: transactions are begun and ended by hand. check_same_thread: the store closes the
+        # connections of its threads when those have ended.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60.0)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        # Checkpoints of 16 MiB: rarer fsyncs of the database file, and still a short log to recover.
+        self._db.execute("PRAGMA wal_autocheckpoint = 4000")
+        self._db.execute("PRAGMA journal_size_limit = 67108864")
+        self._durable = True
+
+    def close(self) -> None:
+        """Close the connection. Again is harmless."""
+        self._db.close()
+
+    def migrate(self) -> None:
+        """Create the tables where there are none."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StorageFailed(
+                f"The data folder was written by a newer penstock (format {version}; this one knows {SCHEMA_VERSION})."
+            )
+        if version == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def begin(self, *, durable: bool) -> None:
+        """Begin to write. A durable commit is on the disk when it returns; others are with the operating system."""
+        if durable != self._durable:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction: all of it is there."""
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """End the transaction: nothing of it is there."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let several reads see one state."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.rollback()
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def by_name(self, name: str) -> Head | None:
+        """Return what a name shows."""
+        return self._one(f"SELECT {_COLUMNS} FROM streams WHERE name = ? AND published", (name,))
+
+    def by_incarnation(self, incarnation: str) -> Head | None:
+        """Return an incarnation, published or not."""
+        return self._one(f"SELECT {_COLUMNS} FROM streams WHERE incarnation = ?", (incarnation,))
+
+    def by_key(self, key: int) -> Head | None:
+        """Return a stream by its key."""
+        return self._one(f"SELECT {_COLUMNS} FROM streams WHERE key = ?", (key,))
+
+    def owned_by(self, instance: str) -> list[Head]:
+        """Return the provisional streams that an instance was writing."""
+        return self._all(f"SELECT {_COLUMNS} FROM streams WHERE owner = ?", (instance,))
+
+    def listing(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
+        """Return published streams by name. SQLite compares text as UTF-8 bytes, as the contract wants it."""
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM streams WHERE published AND name > ? AND name >= ? ORDER BY name LIMIT ?",
+            (after, prefix, limit),
+        )
+        # The names with a prefix stand together, so the first other one ends them.
+        found: list[StreamInfo] = []
+        for head in rows:
+            if not head.info.name.startswith(prefix):
+                break
+            found.append(head.info)
+        return found
+
+    def expired(self, now: float, limit: int) -> list[StreamInfo]:
+        """Return published streams whose deadline has come."""
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM streams WHERE published AND deadline <= ? ORDER BY deadline LIMIT ?", (now, limit)
+        )
+        return [head.info for head in rows]
+
+    def insert(self, head: Head) -> int:
+        """Add a stream, and return its key."""
+        cursor = self._db.execute(
+            f"INSERT INTO streams ({_COLUMNS}, deadline) VALUES ({'?, ' * 18}?)", (None, *_values(head))
+        )
+        assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
+        return cursor.lastrowid
+
+    def update(self, head: Head) -> None:
+        """Write a stream's state."""
+        self._db.execute(
+            """UPDATE streams SET incarnation = ?, name = ?, published = ?, owner = ?, content_type = ?, tail = ?,
+            filed = ?, synced = ?, closed = ?, failure = ?, length = ?, metadata = ?, created_at = ?, modified_at = ?,
+            ttl = ?, expires_at = ?, digests = ?, deadline = ? WHERE key = ?""",
+            (*_values(head), head.key),
+        )
+
+    def remove(self, key: int) -> None:
+        """Remove a stream, with what the catalog holds of its bytes and producers."""
+        self._db.execute("DELETE FROM streams WHERE key = ?", (key,))
+        self._db.execute("DELETE FROM chunks WHERE stream = ?", (key,))
+        self._db.execute("DELETE FROM producers WHERE stream = ?", (key,))
+
+    # -- small appends --------------------------------------------------------------------------------------------
+
+    def add_chunk(self, key: int, start: int, data: Buffer) -> None:
+        """Keep bytes that begin at offset ``start``."""
+        self._db.execute("INSERT INTO chunks (stream, start, data) VALUES (?, ?, ?)", (key, start, data))
+
+    def chunks(self, key: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks that hold bytes of ``start`` to ``stop``, with their offsets, in order."""
+        return self._db.execute(
+            """SELECT start, data FROM chunks WHERE stream = ?1 AND start < ?3 AND start >=
+            coalesce((SELECT max(start) FROM chunks WHERE stream = ?1 AND start <= ?2), ?2) ORDER BY start""",
+            (key, start, stop),
+        )
+
+    def drop_chunks(self, key: int, stop: int) -> None:
+        """Forget the chunks that begin before offset ``stop``: those bytes are in the file now."""
+        self._db.execute("DELETE FROM chunks WHERE stream = ? AND start < ?", (key, stop))
+
+    # -- producers ------------------------------------------------------------------------------------------------
+
+    def producer(self, key: int, producer: str) -> ProducerState | None:
+        """Return the last accepted append of a producer."""
+        row = self._db.execute(
+            "SELECT epoch, sequence, tail FROM producers WHERE stream = ? AND id = ?", (key, producer)
+        ).fetchone()
+        return None if row is None else ProducerState(Producer(producer, row[0], row[1]), row[2])
+
+    def keep_producer(self, key: int, state: ProducerState) -> None:
+        """Keep the last accepted append of a producer."""
+        known = state.producer
+        self._db.execute(
+            "INSERT OR REPLACE INTO producers (stream, id, epoch, sequence, tail) VALUES (?, ?, ?, ?, ?)",
+            (key, known.id, known.epoch, known.sequence, state.offset),
+        )
+
+    # -- unsettled files ------------------------------------------------------------------------------------------
+
+    def unsettle(self, incarnation: str, instance: str) -> None:
+        """Note that a file may come to differ from what the catalog says."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO unsettled (incarnation, instance) VALUES (?, ?)", (incarnation, instance)
+        )
+
+    def settle(self, incarnation: str, instance: str) -> None:
+        """Note that the file is as the catalog says, as far as ``instance`` is concerned."""
+        self._db.execute("DELETE FROM unsettled WHERE incarnation = ? AND instance = ?", (incarnation, instance))
+
+    def unsettled(self, instance: str) -> list[str]:
+        """Return the incarnations whose files an instance left unsettled."""
+        return [row[0] for row in self._db.execute("SELECT incarnation FROM unsettled WHERE instance = ?", (instance,))]
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def _one(self, sql: str, values: Sequence[Any]) -> Head | None:
+        row = self._db.execute(sql, values).fetchone()
+        return None if row is None else _head(row)
+
+    def _all(self, sql: str, values: Sequence[Any]) -> list[Head]:
+        return [_head(row) for row in self._db.execute(sql, values)]
+
+
+def _head(row: Sequence[Any]) -> Head:
+    optional: dict[str, Any] = {}
+    if row[12] is not None:
+        optional["metadata"] = json.loads(row[12])
+    if row[17] is not None:
+        optional["digests"] = {name: b64decode(value) for name, value in json.loads(row[17]).items()}
+    info = StreamInfo(
+        incarnation=row[1],
+        name=row[2],
+        published=bool(row[3]),
+        provisional=row[4] is not None,
+        content_type=row[5],
+        tail=row[6],
+        closed=bool(row[9]),
+        failure=row[10],
+        length=row[11],
+        created_at=row[13],
+        modified_at=row[14],
+        ttl=row[15],
+        expires_at=row[16],
+        **optional,
+    )
+    return Head(key=row[0], info=info, filed=row[7], synced=bool(row[8]), owner=row[4])
+
+
+def _values(head: Head) -> tuple[Any, ...]:
+    """A row's values in the order of the columns, without the key, and with the deadline at the end."""
+    info = head.info
+    digests = {name: b64encode(value).decode() for name, value in info.digests.items()}
+    return (
+        info.incarnation,
+        info.name,
+        info.published,
+        head.owner,
+        info.content_type,
+        info.tail,
+        head.filed,
+        head.synced,
+        info.closed,
+        info.failure,
+        info.length,
+        json.dumps(dict(info.metadata)) if info.metadata else None,
+        info.created_at,
+        info.modified_at,
+        info.ttl,
+        info.expires_at,
+        json.dumps(digests) if digests else None,
+        info.deadline,
+    )

@@ -1,0 +1,175 @@
+"""Reading a stream of the local store: from its file, and from the catalog what is not in the file yet."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from penstock.core.uninterrupted import uninterrupted
+from penstock.errors import StorageFailed, StreamGone
+from penstock.model import Buffer, StreamInfo
+from penstock.stores.local.catalog import Catalog, Head
+
+if TYPE_CHECKING:
+    from penstock.stores.local.store import LocalStore
+
+T = TypeVar("T")
+
+SLICE = 1024 * 1024
+"""How many bytes a read returns at most. From 1 MiB on, what a slice costs vanishes beside moving its bytes."""
+
+MOST_HELD = 2 * 1024 * 1024
+"""How many bytes of a closed stream that are not in its file a reader holds in memory at most."""
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+_scratch = threading.local()
+
+
+class LocalReader:
+    """See `Reader`.
+
+    A closed stream's file is mapped, and its reads are views of the mapping: nothing is copied, and the pages belong to
+    the system's cache. An open stream's file is read in a thread.
+    """
+
+    def __init__(self, store: LocalStore, head: Head, descriptor: int, rest: bytes) -> None:
+        self._store = store
+        self._head = head
+        self._info = head.info
+        self._descriptor = descriptor
+        self._rest = rest
+        self._map: memoryview | None = None
+
+    @classmethod
+    def opened(cls, store: LocalStore, catalog: Catalog, head: Head) -> Self:
+        """Open what a head says, in the catalog's snapshot; blocking.
+
+        Raises:
+            FileNotFoundError: the stream was deleted meanwhile.
+        """
+        descriptor = store.blobs.open(head.info.incarnation) if head.filed else -1
+        rest = b""
+        if head.info.closed and 0 < head.info.tail - head.filed <= MOST_HELD:
+            # Held, it outlives a deletion of the stream. More than a little is being folded into the file.
+            rest = b"".join(data for _, data in catalog.chunks(head.key, head.filed, head.info.tail))
+        return cls(store, head, descriptor, rest)
+
+    @property
+    def info(self) -> StreamInfo:
+        """See `Reader.info`."""
+        return self._info
+
+    async def refresh(self) -> StreamInfo:
+        """See `Reader.refresh`."""
+        self._head = await self._in_thread(self._refreshed)
+        self._info = self._head.info
+        return self._info
+
+    def _refreshed(self) -> Head:
+        head = self._store.catalog().by_key(self._head.key)
+        if head is None or head.info.incarnation != self._info.incarnation:
+            raise StreamGone(self._info.name, self._info.incarnation)
+        return head
+
+    async def read(self, start: int, stop: int) -> Buffer:
+        """See `Reader.read`."""
+        stop = min(stop, start + SLICE)
+        filed = self._head.filed
+        if start < filed:
+            stop = min(stop, filed)
+            if not self._info.closed:
+                return await self._in_thread(self._from_file, start, stop)
+            if not self._resident(start, stop):
+                await self._in_thread(self._fetch, start, stop)
+            return self._mapped(stop)[start:stop]
+        if self._rest:
+            return memoryview(self._rest)[start - filed : stop - filed]
+        return await self._in_thread(self._from_catalog, start, stop)
+
+    # -- the file -------------------------------------------------------------------------------------------------
+
+    def _file(self) -> int:
+        """Return the descriptor; the file may have come to be after the reader was opened."""
+        if self._descriptor < 0:
+            try:
+                self._descriptor = self._store.blobs.open(self._info.incarnation)
+            except FileNotFoundError:
+                raise StreamGone(self._info.name, self._info.incarnation) from None
+        return self._descriptor
+
+    def _from_file(self, start: int, stop: int) -> bytes:
+        data = os.pread(self._file(), stop - start, start)
+        if not data:
+            raise StorageFailed(f"The file of the stream {self._info.name!r} is shorter than the catalog says.")
+        return data
+
+    def _mapped(self, stop: int) -> memoryview:
+        if self._map is None or len(self._map) < stop:
+            descriptor = self._file()
+            if os.fstat(descriptor).st_size < self._head.filed:  # a page past the end would be a SIGBUS
+                raise StorageFailed(f"The file of the stream {self._info.name!r} is shorter than the catalog says.")
+            self._map = memoryview(mmap.mmap(descriptor, self._head.filed, prot=mmap.PROT_READ))
+        return self._map
+
+    def _resident(self, start: int, stop: int) -> bool:
+        """Guess whether the pages are in memory, so that sending them will not stop the event loop for the disk.
+
+        Asks for the first and the last byte without waiting: a warm file costs two system calls, not a thread hop.
+        """
+        if _NOWAIT is None:
+            return False
+        byte = bytearray(1)
+        try:
+            for offset in (start, stop - 1):
+                os.preadv(self._file(), [byte], offset, _NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:  # this file system cannot tell
+            return True
+        return True
+
+    def _fetch(self, start: int, stop: int) -> None:
+        """Bring the pages into memory, and ask for the next ones."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file(), stop, 8 * SLICE, os.POSIX_FADV_WILLNEED)
+        if not hasattr(_scratch, "buffer"):
+            _scratch.buffer = bytearray(SLICE)
+        os.preadv(self._file(), [memoryview(_scratch.buffer)[: stop - start]], start)
+
+    # -- the catalog ----------------------------------------------------------------------------------------------
+
+    def _from_catalog(self, start: int, stop: int) -> bytes:
+        catalog = self._store.catalog()
+        with catalog.snapshot():
+            self._head = head = self._refreshed()
+            if start >= head.filed:
+                parts = []
+                for offset, data in catalog.chunks(head.key, start, stop):
+                    parts.append(data[max(start - offset, 0) : stop - offset])
+                return b"".join(parts)
+        # Folded into the file since: there it is.
+        return self._from_file(start, min(stop, head.filed))
+
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        # Not interrupted, so that the descriptor is never closed under a thread that reads from it.
+        return await uninterrupted(asyncio.ensure_future(self._store.read_in_thread(function, *args)))
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._map = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -195,11 +195,13 @@ class Appended:
         info: the stream after it.
         offset: the offset after the appended bytes; less than ``info.tail`` for a repetition of an earlier append.
         duplicate: whether the producer had sent this append before, so that nothing was written now.
+        created: whether the append created the stream.
     """
 
     info: StreamInfo
     offset: int
     duplicate: bool = False
+    created: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,21 +22,32 @@ PIECE: Final = 1024 * 1024
 _MOST_HELD: Final = 4 * PIECE
 
 
-async def read_ahead(read: Callable[[], T | None]) -> AsyncGenerator[T, None]:
+async def read_ahead(read: Callable[[], T | None], *, abandon: bool = False) -> AsyncGenerator[T, None]:
     """Yield what ``read`` returns in a thread until it returns None, always one call ahead.
 
     Close the generator: only then has the last call ended, so that what it reads from may be closed.
+
+    Args:
+        read: what to call.
+        abandon: whether a call may be left behind at the end. Right where it may wait for ever, as at a terminal.
     """
-    ahead = asyncio.ensure_future(anyio.to_thread.run_sync(read))
+
+    def begin() -> asyncio.Task[T | None]:
+        return asyncio.create_task(_in_thread(read, abandon=abandon))
+
+    ahead = begin()
     try:
         while (item := await ahead) is not None:
-            ahead = asyncio.ensure_future(anyio.to_thread.run_sync(read))
+            ahead = begin()
             yield item
     finally:
-        if not ahead.done():
-            await _settled(ahead)
-        elif not ahead.cancelled():
-            ahead.exception()  # looked at, so that asyncio does not complain about it
+        if abandon:
+            ahead.cancel()
+        await _settled(ahead)
+
+
+async def _in_thread(work: Callable[[], T], *, abandon: bool) -> T:
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=abandon)
 
 
 class WriteBehind:
@@ -106,9 +117,9 @@ class WriteBehind:
                 return
 
 
-async def _settled(task: asyncio.Future[T]) -> None:
-    """Wait for the end of a task whatever it is, even while this one is being cancelled."""
+async def _settled(task: asyncio.Task[T]) -> None:
+    """Wait for the end of a task, good or bad, even while this one is being cancelled."""
     with anyio.CancelScope(shield=True):
         await asyncio.wait([task])
     if not task.cancelled():
-        task.exception()
+        task.exception()  # looked at, so that asyncio does not report it

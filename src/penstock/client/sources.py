@@ -7,7 +7,7 @@ import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import anyio.to_thread
 
@@ -15,8 +15,15 @@ from penstock.client.ahead import PIECE, read_ahead
 from penstock.client.errors import SourceChanged
 from penstock.model import Buffer
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
+
+class Digest(Protocol):
+    """A hash that is being computed, as `hashlib` makes it."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Take the next bytes."""
+
+    def digest(self) -> bytes:
+        """Return the digest of all bytes so far."""
 
 
 @runtime_checkable
@@ -43,7 +50,7 @@ class Source(Protocol):
     def rewind(self) -> bool:
         """Make ready to give all the bytes again; False if some are lost."""
 
-    def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+    def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes, having put them into ``digest``."""
 
 
@@ -82,8 +89,8 @@ class PathSource:
         """See `Source`."""
         return self._regular
 
-    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
-        """See `Source`. The length is taken anew, so that each try sends the file as it is then."""
+    async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
+        """See `Source`."""
         file = await anyio.to_thread.run_sync(lambda: self._path.open("rb", buffering=0))
         try:
             read = _limited(_reading(file.read), self.length, str(self._path))
@@ -105,7 +112,7 @@ class BytesSource:
         """See `Source`."""
         return True
 
-    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+    async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         slices = (self._view[start : start + PIECE] for start in range(0, len(self._view), PIECE))
         async with aclosing(read_ahead(_hashing(_nexts(slices), digest))) as pieces:
@@ -138,14 +145,14 @@ class FileSource:
         cast("Seekable", self._file).seek(self._start)
         return True
 
-    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+    async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         self._touched = True
         # A buffered reader's read() waits for as much as was asked for, its read1() gives what is there: what comes
         # through a pipe goes on as it comes.
         read = getattr(self._file, "read1", self._file.read) if self.length is None else self._file.read
         limited = _limited(_reading(read), self.length, str(getattr(self._file, "name", "The file")))
-        async with aclosing(read_ahead(_hashing(limited, digest))) as pieces:
+        async with aclosing(read_ahead(_hashing(limited, digest), abandon=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -163,10 +170,10 @@ class IteratorSource:
         """See `Source`: an iterable that is not its own iterator (a list, say) can begin again."""
         return not self._touched or not isinstance(self._iterable, Iterator)
 
-    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+    async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         self._touched = True
-        async with aclosing(read_ahead(_hashing(_nexts(self._iterable), digest))) as pieces:
+        async with aclosing(read_ahead(_hashing(_nexts(self._iterable), digest), abandon=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -184,7 +191,7 @@ class AsyncSource:
         """See `Source`."""
         return not self._touched or not isinstance(self._iterable, AsyncIterator)
 
-    async def pieces(self, digest: Hash | None) -> AsyncGenerator[Buffer, None]:
+    async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         self._touched = True
         async for item in self._iterable:
@@ -252,7 +259,7 @@ def _limited(read: Read, length: int | None, what: str) -> Read:
     return limited
 
 
-def _hashing(read: Read, digest: Hash | None) -> Read:
+def _hashing(read: Read, digest: Digest | None) -> Read:
     if digest is None:
         return read
 

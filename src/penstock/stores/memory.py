@@ -61,7 +61,8 @@ class MemoryStore:
         current = self._current.get(name)
         target = current
         if incarnation is not None and (current is None or current.info.incarnation != incarnation):
-            target = self._drafts.get(incarnation)
+            draft = self._drafts.get(incarnation)
+            target = draft if draft is not None and draft.info.name == name else None
         known = target.producers.get(producer) if target is not None and producer is not None else None
         change = decide(
             View(

@@ -119,9 +119,7 @@ class Driver:
         now = self.now
         return await self._commit(
             name,
-            lambda view: rules.publish(
-                view, name, incarnation=incarnation, now=now, digests=digests, condition=None
-            ),
+            lambda view: rules.publish(view, name, incarnation=incarnation, now=now, digests=digests, condition=None),
             incarnation=incarnation,
         )
 

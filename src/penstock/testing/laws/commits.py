@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -133,7 +134,7 @@ class CommitLaws(StoreHarness):
 
         spans = sorted(await asyncio.gather(*map(grow, sizes)))
         assert sorted(stop - start for start, stop in spans) == sorted(sizes)
-        assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
         assert await lab.content("s") == flow("s", 0, sum(sizes))
 
     @law
@@ -431,4 +432,3 @@ class CommitLaws(StoreHarness):
         await lab.store.tidy()
         assert await lab.content("s") == flow("s", 0, 1_235_582)
         assert await lab.content("file") == b"draft" * 7
-

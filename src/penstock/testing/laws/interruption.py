@@ -64,7 +64,7 @@ class InterruptionLaws(StoreHarness):
         await lab.create("s")
 
         def decide(view: View) -> Change:
-            time.sleep(0.02)  # noqa: ASYNC251 - it is the store that chooses where a decision is made
+            time.sleep(0.02)
             return rules.append(view, "s", [b"a"], now=lab.now)
 
         committing = asyncio.create_task(lab.store.commit("s", decide, size=1))

@@ -11,8 +11,8 @@ from penstock.testing.harness import Lab, StoreHarness, law
 SPECS = {
     "plain": StreamSpec(),
     "empty": StreamSpec(content_type="", length=0, metadata={}, ttl=0.0, expires_at=0.0),
-    "text": StreamSpec(content_type='text/plain; charset="utf-8"; x=\u00e9', metadata={"filename": "r\u00e9sum\u00e9 \U0001f600.pdf"}),
-    "odd metadata": StreamSpec(metadata={"": "", "empty": "", "a\x00b": "c\x00d\r\n\t", "'": '"\\', "\u2028": "\ue000"}),
+    "text": StreamSpec(content_type='text/plain; charset="utf-8"; x=\u00e9', metadata={"filename": "\U0001f600.pdf"}),
+    "odd text": StreamSpec(metadata={"": "", "empty": "", "a\x00b": "c\x00d\r\n\t", "'": '"\\', "\u2028": "\ue000"}),
     "large metadata": StreamSpec(metadata={f"key {number}": "v" * 500 for number in range(50)}),
     "huge length": StreamSpec(length=2**53 + 1),
     "long ago": StreamSpec(ttl=0.1, expires_at=-1.5),
@@ -28,7 +28,7 @@ NAMES = [
     *("data.sqlite", "index.db-wal", "catalog", "streams/0", "tmp", "lock"),
     *("A", "a", "\u00e9", "e\u0301", "\u212b", "\u00c5", "\u0130", "i\u0307", "\u00df", "ss", "\ufb01", "fi"),
     *("\u202egnp.exe", "\ufeffbom", "zero\u200bwidth", "\u00a0", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
-    *("\ud7ff", "\ue000", "\ufffd", "\uffff", "\U00010000", "\U0010ffff", "\u65e5\u672c\u8a9e/\u30d5\u30a1\u30a4\u30eb"),
+    *("\ud7ff", "\ue000", "\ufffd", "\uffff", "\U00010000", "\U0010ffff", "\u65e5\u672c\u8a9e/\u30d5"),
     *("x" * 1024, "x" * 1023 + "y", "x" * 255, "x" * 256, "\u00e9" * 512, "\U0001f600" * 256, "a/" * 511 + "bc"),
 ]  # fmt: skip
 

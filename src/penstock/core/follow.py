@@ -1,0 +1,67 @@
+"""Following a stream: reading on past its tail as bytes arrive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+from penstock.core.ports import Notifier, Reader
+from penstock.errors import Stopping, StreamFailed
+from penstock.model import Chunk
+
+RECHECK = 5.0
+"""Seconds after which a follower looks again, hint or not: a lost hint costs this much latency, and no data."""
+
+
+async def follow(
+    reader: Reader,
+    notifier: Notifier,
+    start: int,
+    *,
+    stopping: Callable[[], bool],
+    idle: float | None = None,
+) -> AsyncGenerator[Chunk | None, None]:
+    """Yield a stream's bytes from ``start`` on, until it is closed.
+
+    The order is what makes it whole: the watch is registered, then the state is read, then it waits. A change between
+    two of these is seen by the later one.
+
+    Args:
+        reader: the stream, opened. It is not closed here.
+        notifier: who knows of changes.
+        start: the offset to begin at.
+        stopping: whether the service is shutting down.
+        idle: yield None whenever nothing came for about this many seconds.
+
+    Raises:
+        StreamFailed: after the last bytes of a stream that broke.
+        StreamGone: the stream was deleted or replaced.
+        Stopping: the service is shutting down.
+    """
+    name = reader.info.name
+    watch = notifier.watch(name)
+    offset = start
+    quiet = 0.0
+    try:
+        while True:
+            watch.clear()
+            info = await reader.refresh()
+            while offset < info.tail:
+                data = await reader.read(offset, info.tail)
+                yield Chunk(offset, data)
+                offset += len(data)
+                quiet = 0.0
+            if info.failure is not None:
+                raise StreamFailed(name, info.tail, info.failure)
+            if info.closed:
+                return
+            if stopping():
+                raise Stopping
+            pause = RECHECK if idle is None else min(RECHECK, idle - quiet)
+            await watch.wait(pause)
+            if idle is not None:
+                quiet += pause
+                if quiet >= idle:
+                    quiet = 0.0
+                    yield None
+    finally:
+        watch.close()

@@ -1,0 +1,471 @@
+"""The service: names in, streams out. It joins the rules with a store, a notifier and a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Self
+
+from penstock.core import rules
+from penstock.core.digests import digest_of
+from penstock.core.follow import follow
+from penstock.core.ports import Change, Clock, Decide, Notifier, Reader, Store, View
+from penstock.core.rules import Condition
+from penstock.core.uninterrupted import uninterrupted
+from penstock.core.writer import Draft, Writer
+from penstock.errors import (
+    OffsetOutOfRange,
+    PenstockError,
+    StreamFailed,
+    StreamGone,
+    StreamNotFound,
+)
+from penstock.model import (
+    Appended,
+    Buffer,
+    Chunk,
+    Page,
+    Producer,
+    StreamInfo,
+    StreamSpec,
+    check_name,
+    new_incarnation,
+)
+
+logger = logging.getLogger("penstock")
+
+PAGE = 1000
+"""The most streams that one `list` returns."""
+
+_SWEEP_BATCH = 100
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Return the time in Unix seconds."""
+        return time.time()
+
+
+class StreamService:
+    """Streams by name: create, append, read, follow, close, delete.
+
+    An async context manager: it opens its store on entry and releases everything on exit. For one event loop.
+
+    Args:
+        store: where the streams live.
+        notifier: who wakes the followers.
+        clock: the time.
+        sweep_every: seconds between two looks for what has expired.
+    """
+
+    def __init__(
+        self, store: Store, notifier: Notifier, *, clock: Clock | None = None, sweep_every: float = 60.0
+    ) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._clock = SystemClock() if clock is None else clock
+        self._sweep_every = sweep_every
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._digesting: dict[tuple[str, str], asyncio.Task[bytes]] = {}
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store, recover what a crash left, and begin to take requests."""
+        await self._store.start()
+        try:
+            await self._notifier.start()
+        except BaseException:
+            await self._store.stop()
+            raise
+        self._sweeper = asyncio.create_task(self._sweep_forever(), name="penstock-sweep")
+
+    async def stop(self) -> None:
+        """End the followers, finish what is being committed, and release everything."""
+        self.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        for task in self._digesting.values():
+            task.cancel()
+        await self._notifier.stop()
+        await self._store.stop()
+
+    def drain(self) -> None:
+        """End the followers, so that the server can go: each gets `Stopping` once it has what is there."""
+        self._stopping = True
+        self._notifier.notify_all()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `drain` was called."""
+        return self._stopping
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def now(self) -> float:
+        """Return the time that the rules are told (Unix seconds)."""
+        return self._clock.now()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    async def info(self, name: str) -> StreamInfo:
+        """Return the state of a stream.
+
+        Raises:
+            StreamNotFound: there is none, or its time has come.
+        """
+        info = rules.living(await self._store.load(check_name(name)), self.now())
+        if info is None:
+            raise StreamNotFound(name)
+        return info
+
+    async def open(self, name: str, *, incarnation: str | None = None) -> Reader:
+        """Open a stream for reading: one incarnation, whatever becomes of the name. Close the reader.
+
+        Raises:
+            StreamNotFound: there is none, or its time has come.
+            StreamGone: the name shows another incarnation than the one that was asked for.
+        """
+        reader = await self._store.open(check_name(name))
+        if reader is None:
+            raise StreamNotFound(name)
+        info = reader.info
+        if info.expired(self.now()) or incarnation not in {None, info.incarnation}:
+            reader.close()
+            raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
+        return reader
+
+    async def read(self, name: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[Chunk, None]:
+        """Yield the bytes of a stream from offset ``start`` up to ``stop``, or to its tail at this moment.
+
+        Raises:
+            OffsetOutOfRange: ``start`` is past the tail.
+            StreamFailed: after the last bytes of a stream that broke, where it is read to its end.
+        """
+        with await self.open(name) as reader:
+            info = reader.info
+            if not 0 <= start <= info.tail:
+                raise OffsetOutOfRange(name, start, info.tail)
+            end = info.tail if stop is None else min(stop, info.tail)
+            offset = start
+            while offset < end:
+                data = await reader.read(offset, end)
+                yield Chunk(offset, data)
+                offset += len(data)
+            if info.failure is not None and stop is None:
+                raise StreamFailed(name, info.tail, info.failure)
+
+    async def follow(self, name: str, start: int | None = 0) -> AsyncGenerator[Chunk, None]:
+        """Yield the bytes of a stream from offset ``start`` (None: from its tail), and those to come, until it closes.
+
+        Raises:
+            OffsetOutOfRange: ``start`` is past the tail.
+            StreamFailed: after the last bytes of a stream that broke.
+            StreamGone: the stream was deleted or replaced.
+            Stopping: the service is shutting down; come back at the same offset.
+        """
+        with await self.open(name) as reader:
+            async with aclosing(self.follow_reader(reader, start)) as chunks:
+                async for chunk in chunks:
+                    if chunk is not None:
+                        yield chunk
+
+    def follow_reader(
+        self, reader: Reader, start: int | None = 0, *, idle: float | None = None
+    ) -> AsyncGenerator[Chunk | None, None]:
+        """Follow a stream that is open already; None is yielded when nothing came for ``idle`` seconds."""
+        info = reader.info
+        if start is not None and not 0 <= start <= info.tail:
+            raise OffsetOutOfRange(info.name, start, info.tail)
+        return follow(
+            reader,
+            self._notifier,
+            info.tail if start is None else start,
+            stopping=lambda: self._stopping,
+            idle=idle,
+        )
+
+    async def list(self, prefix: str = "", *, after: str = "", limit: int = PAGE) -> Page:
+        """Return up to ``limit`` (1 to 1,000) streams whose names begin with ``prefix`` and come after ``after``."""
+        limit = max(1, min(limit, PAGE))
+        found = await self._store.list(prefix, after, limit + 1)
+        now = self.now()
+        shown = found[:limit]
+        return Page(
+            tuple(info for info in shown if not info.expired(now)), shown[-1].name if len(found) > limit else None
+        )
+
+    async def digest(self, reader: Reader, algorithm: str) -> bytes:
+        """Return the digest of a complete stream (``sha-256`` or ``sha-512``); computed once, and kept.
+
+        The first caller's request goes away? The work goes on for the others who wait for it.
+        """
+        info = reader.info
+        known = info.digests.get(algorithm)
+        if known is not None:
+            return known
+        key = (info.incarnation, algorithm)
+        task = self._digesting.get(key)
+        if task is None:
+            task = self._digesting[key] = asyncio.create_task(self._digest(info, algorithm))
+            task.add_done_callback(lambda _: self._digesting.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _digest(self, info: StreamInfo, algorithm: str) -> bytes:
+        with await self.open(info.name, incarnation=info.incarnation) as reader:
+            digest = await digest_of(reader, algorithm)
+        await self._store.commit(
+            info.name,
+            lambda view: rules.add_digest(view, algorithm, digest),
+            incarnation=info.incarnation,
+            durable=False,
+        )
+        return digest
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        spec: StreamSpec | None = None,
+        *,
+        data: Sequence[Buffer] = (),
+        close: bool = False,
+        producer: Producer | None = None,
+    ) -> StreamInfo:
+        """Create a stream, perhaps with its first bytes, perhaps complete at once.
+
+        Raises:
+            StreamExists: there is one of that name.
+        """
+        check_name(name)
+        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            return rules.create(
+                view, name, spec, incarnation=incarnation, now=now, data=data, close=close, producer=producer
+            )
+
+        return _there(await self.commit(name, decide, size=rules.size_of(data)))
+
+    async def append(
+        self,
+        name: str,
+        data: Sequence[Buffer],
+        *,
+        offset: int | None = None,
+        producer: Producer | None = None,
+        close: bool = False,
+        incarnation: str | None = None,
+        content_type: str | None = None,
+        create: StreamSpec | None = None,
+    ) -> Appended:
+        """Append atomically: all of ``data``, or nothing. It is durable when this returns.
+
+        Args:
+            name: the stream.
+            data: the bytes, in as many buffers as they come in; none of them with ``close`` is a plain close.
+            offset: where the tail must be; None appends wherever it is.
+            producer: who appends: a repetition of an append that was accepted changes nothing and succeeds.
+            close: close the stream in the same commit.
+            incarnation: which incarnation is meant; None for whichever there is.
+            content_type: what the stream must hold; None for whatever it does.
+            create: create the stream like this if there is none.
+
+        Raises:
+            StreamNotFound, StreamGone, StreamClosed, StreamFailed, StreamBusy: there is nothing to append to.
+            OffsetMismatch, ContentTypeMismatch, LengthMismatch: the append does not fit.
+            ProducerFenced, ProducerOutOfSequence: another producer took over, or something was left out.
+            StorageFull: nothing was kept.
+        """
+        check_name(name)
+        fresh, now = new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            if create is not None and rules.living(view.current, now) is None and offset in {None, 0}:
+                return rules.create(
+                    view, name, create, incarnation=fresh, now=now, data=data, close=close, producer=producer
+                )
+            return rules.append(
+                view,
+                name,
+                data,
+                now=now,
+                offset=offset,
+                producer=producer,
+                close=close,
+                content_type=content_type,
+                incarnation=incarnation,
+            )
+
+        change = await self.commit(
+            name, decide, producer=None if producer is None else producer.id, size=rules.size_of(data)
+        )
+        info = _there(change)
+        return Appended(info, change.offset, change.duplicate, created=info.incarnation == fresh)
+
+    async def append_from(
+        self, name: str, chunks: AsyncIterable[Buffer], *, offset: int | None = None, close: bool = False
+    ) -> StreamInfo:
+        """Append progressively what ``chunks`` yields: readers see it as it comes, and it is durable at the end.
+
+        Where ``chunks`` raises, what came before is kept and made durable, then the error goes on.
+        """
+        info = await self.info(name)
+        writer = Writer(self, info)
+        if offset is not None and offset != info.tail:
+            rules.append(View(info, info), name, (), now=self.now(), offset=offset)  # raises what is wrong
+        try:
+            async for chunk in chunks:
+                await writer.write([chunk])
+        except PenstockError:
+            raise
+        except BaseException:
+            await uninterrupted(writer.flush())
+            raise
+        return await (writer.close() if close else writer.flush())
+
+    async def replace(self, name: str, spec: StreamSpec | None = None, *, condition: Condition | None = None) -> Draft:
+        """Begin a stream that its name shows once it is complete; one that it shows now stays until then.
+
+        Args:
+            name: the stream.
+            spec: what is to be said about it.
+            condition: looks at what the name shows (None: nothing), at the beginning and at the end, and raises
+                `PreconditionFailed` if that must not be replaced.
+
+        Returns:
+            an async context manager: write to it, then publish it; left otherwise, it is discarded.
+
+        Raises:
+            StreamIsOpen: the name shows a stream that is still being written.
+        """
+        check_name(name)
+        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            return rules.begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition)
+
+        return Draft(self, _there(await self.commit(name, decide, incarnation=incarnation, durable=False)), condition)
+
+    async def put(
+        self,
+        name: str,
+        data: Sequence[Buffer],
+        spec: StreamSpec | None = None,
+        *,
+        condition: Condition | None = None,
+        digests: dict[str, bytes] | None = None,
+    ) -> StreamInfo:
+        """Create or replace a whole stream in one commit: for what fits into memory. See `replace`."""
+        check_name(name)
+        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            return rules.put(
+                view,
+                name,
+                spec,
+                incarnation=incarnation,
+                now=now,
+                data=data,
+                digests=digests or {},
+                condition=condition,
+            )
+
+        return _there(await self.commit(name, decide, incarnation=incarnation, size=rules.size_of(data)))
+
+    async def close(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
+        """Close a stream: nothing more can be appended. Again is harmless."""
+        return (await self.append(name, (), close=True, incarnation=incarnation)).info
+
+    async def fail(self, name: str, reason: str, *, incarnation: str | None = None) -> StreamInfo:
+        """Say that an open stream broke: its readers are told so, and never take it for complete."""
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.fail(view, name, reason, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation))
+
+    async def delete(self, name: str, *, incarnation: str | None = None, condition: Condition | None = None) -> None:
+        """Remove a stream. Readers of a closed one finish it; followers of an open one are told that it is gone."""
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.delete(view, name, now=now, incarnation=incarnation, condition=condition)
+
+        await self.commit(name, decide, incarnation=incarnation)
+
+    async def commit(
+        self,
+        name: str,
+        decide: Decide,
+        *,
+        incarnation: str | None = None,
+        producer: str | None = None,
+        size: int = 0,
+        durable: bool = True,
+    ) -> Change:
+        """Have a decision carried out, and wake the followers. See `Store.commit`.
+
+        Also a cancelled commit may have changed something, so the followers are woken whatever becomes of it.
+        """
+        try:
+            return await self._store.commit(
+                name, decide, incarnation=incarnation, producer=producer, size=size, durable=durable
+            )
+        finally:
+            self._notifier.notify(name)
+
+    # -- chores ---------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> int:
+        """Remove what has expired, and return how many streams that were."""
+        swept = 0
+        while True:
+            expired = await self._store.expired(self.now(), _SWEEP_BATCH)
+            for info in expired:
+                swept += await self._expire(info)
+            if len(expired) < _SWEEP_BATCH:
+                return swept
+
+    async def _expire(self, info: StreamInfo) -> bool:
+        now = self.now()
+        change = await self.commit(
+            info.name, lambda view: rules.expire(view, now=now), incarnation=info.incarnation, durable=False
+        )
+        return not change.duplicate
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+                await self._store.tidy()
+            except PenstockError as error:
+                logger.warning("The sweep of expired streams failed, and will be tried again: %s", error)
+            await asyncio.sleep(self._sweep_every)
+
+
+def _there(change: Change) -> StreamInfo:
+    """Return the state after a change that leaves a stream behind."""
+    assert change.info is not None  # noqa: S101 - only deletions leave none
+    return change.info

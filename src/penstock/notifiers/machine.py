@@ -1,0 +1,215 @@
+"""Wake-ups between the processes of one machine: datagrams on Unix sockets in a folder that they share.
+
+Each process has a socket in the folder and sends the names that changed to all others. A process that comes says hello
+to those that are there; one that went is noticed by the next datagram to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from penstock.notifiers.inprocess import InProcessNotifier, InProcessWatch
+
+_HELLO = b"\x01"
+_EVERYTHING = b"\x02"
+_SEPARATOR = b"\x00"  # in no name
+_DATAGRAM = 32 * 1024
+_MOST_PENDING = 4096
+_LONGEST_PATH = 90  # sun_path has 104 bytes on the narrowest system
+
+
+class MachineNotifier:
+    """See `Notifier`.
+
+    Args:
+        folder: where the sockets are; all processes that share a store must name the same one.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        self._here = InProcessNotifier()
+        self._id = secrets.token_hex(8)
+        self._peers: dict[str, _Peer] = {}
+        self._changed: set[bytes] = set()
+        self._socket: socket.socket | None = None
+
+    async def start(self) -> None:
+        """See `Notifier.start`."""
+        self._loop = asyncio.get_running_loop()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._link: tempfile.TemporaryDirectory[str] | None = None
+        self._reach = self._folder
+        if len(os.fsencode(self._folder.resolve())) > _LONGEST_PATH - len(self._id):
+            self._link = tempfile.TemporaryDirectory(prefix="penstock-")
+            self._reach = Path(self._link.name) / "s"
+            self._reach.symlink_to(self._folder.resolve(), target_is_directory=True)
+        self._socket = _datagram_socket()
+        self._socket.bind(os.fspath(self._reach / self._id))
+        self._loop.add_reader(self._socket, self._receive)
+        for path in self._folder.iterdir():
+            if path.name != self._id:
+                self._meet(path.name, greet=True)
+
+    async def stop(self) -> None:
+        """See `Notifier.stop`."""
+        if self._socket is not None:
+            self._flush()
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+            with suppress(FileNotFoundError):
+                (self._folder / self._id).unlink()
+            for peer in self._peers.values():
+                peer.close()
+            self._peers.clear()
+            if self._link is not None:
+                self._link.cleanup()
+        await self._here.stop()
+
+    def watch(self, name: str) -> InProcessWatch:
+        """See `Notifier.watch`."""
+        return self._here.watch(name)
+
+    def notify(self, name: str) -> None:
+        """See `Notifier.notify`. What changed within one turn of the event loop goes out together."""
+        self._here.notify(name)
+        if self._peers:
+            if not self._changed:
+                self._loop.call_soon(self._flush)
+            self._changed.add(name.encode())
+
+    def notify_all(self) -> None:
+        """See `Notifier.notify_all`."""
+        self._here.notify_all()
+
+    def _flush(self) -> None:
+        changed, self._changed = self._changed, set()
+        if changed:
+            for peer in list(self._peers.values()):
+                self._send(peer, changed)
+
+    def _send(self, peer: _Peer, names: set[bytes]) -> None:
+        if not peer.send(names):
+            self._forget(peer)
+
+    def _receive(self) -> None:
+        while self._socket is not None:
+            try:
+                datagram = self._socket.recv(2 * _DATAGRAM)
+            except (BlockingIOError, InterruptedError):
+                return
+            if datagram.startswith(_HELLO):
+                self._meet(datagram[1:].decode(), greet=False)
+                # Whatever was told before the hello arrived was not told to that one.
+            elif datagram == _EVERYTHING:
+                self._here.notify_all()
+            else:
+                for name in datagram.split(_SEPARATOR):
+                    self._here.notify(name.decode())
+
+    def _meet(self, name: str, *, greet: bool) -> None:
+        if name in self._peers:
+            return
+        peer = _Peer(self._loop, self._reach / name)
+        if not peer.connect() or (greet and not peer.greet(self._id)):
+            self._forget(peer)
+        else:
+            self._peers[name] = peer
+
+    def _forget(self, peer: _Peer) -> None:
+        """Its process has gone: nobody listens at the socket."""
+        self._peers.pop(peer.path.name, None)
+        peer.close()
+        with suppress(OSError):
+            peer.path.unlink()
+
+
+class _Peer:
+    """Another process. What does not fit into its socket now waits here, as a set of names, and so is bounded."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path) -> None:
+        self.path = path
+        self._loop = loop
+        self._socket = _datagram_socket()
+        self._pending: set[bytes] = set()
+        self._waiting = False
+
+    def connect(self) -> bool:
+        try:
+            self._socket.connect(os.fspath(self.path))
+        except OSError:
+            return False
+        return True
+
+    def greet(self, name: str) -> bool:
+        try:
+            self._socket.send(_HELLO + name.encode())
+        except BlockingIOError:
+            self._pending.add(_HELLO + name.encode())
+            self._wait()
+        except OSError:
+            return False
+        return True
+
+    def send(self, names: set[bytes]) -> bool:
+        """Send, or keep for when there is room; False if nobody listens any more."""
+        self._pending |= names
+        if len(self._pending) > _MOST_PENDING:
+            hellos = {name for name in self._pending if name.startswith(_HELLO)}
+            self._pending = {*hellos, _EVERYTHING}
+        return self._waiting or self._drain()
+
+    def _drain(self) -> bool:
+        while self._pending:
+            datagram, sent = self._datagram()
+            try:
+                self._socket.send(datagram)
+            except BlockingIOError:
+                self._wait()
+                return True
+            except OSError:
+                return False
+            self._pending -= sent
+        self._stop_waiting()
+        return True
+
+    def _datagram(self) -> tuple[bytes, set[bytes]]:
+        """Put together as many names as fit into one datagram."""
+        first = next(iter(self._pending))
+        if first[:1] in {_HELLO, _EVERYTHING}:
+            return first, {first}
+        names: set[bytes] = set()
+        size = 0
+        for name in self._pending:
+            size += len(name) + 1
+            if size > _DATAGRAM:
+                break
+            if name[:1] not in {_HELLO, _EVERYTHING}:
+                names.add(name)
+        return _SEPARATOR.join(names), names
+
+    def _wait(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._loop.add_writer(self._socket, self._drain)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._loop.remove_writer(self._socket)
+
+    def close(self) -> None:
+        self._stop_waiting()
+        self._socket.close()
+
+
+def _datagram_socket() -> socket.socket:
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagrams.setblocking(False)
+    return datagrams

@@ -1,1 +1,62 @@
-"""Streaming data and large requests for FastAPI."""
+"""Streaming data and large requests for FastAPI: uploads that resume, downloads that seek, live streams that replay."""
+
+from penstock._version import __version__
+from penstock.errors import (
+    ContentTypeMismatch,
+    DigestMismatch,
+    InvalidName,
+    InvalidRecord,
+    LengthMismatch,
+    OffsetMismatch,
+    OffsetOutOfRange,
+    PenstockError,
+    PreconditionFailed,
+    ProducerFenced,
+    ProducerOutOfSequence,
+    Stopping,
+    StorageFailed,
+    StorageFull,
+    StreamBusy,
+    StreamClosed,
+    StreamError,
+    StreamExists,
+    StreamFailed,
+    StreamGone,
+    StreamIsOpen,
+    StreamNotFound,
+)
+from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec
+from penstock.streams import Streams
+
+__all__ = [
+    "Appended",
+    "Chunk",
+    "ContentTypeMismatch",
+    "DigestMismatch",
+    "InvalidName",
+    "InvalidRecord",
+    "LengthMismatch",
+    "OffsetMismatch",
+    "OffsetOutOfRange",
+    "Page",
+    "PenstockError",
+    "PreconditionFailed",
+    "Producer",
+    "ProducerFenced",
+    "ProducerOutOfSequence",
+    "Stopping",
+    "StorageFailed",
+    "StorageFull",
+    "StreamBusy",
+    "StreamClosed",
+    "StreamError",
+    "StreamExists",
+    "StreamFailed",
+    "StreamGone",
+    "StreamInfo",
+    "StreamIsOpen",
+    "StreamNotFound",
+    "StreamSpec",
+    "Streams",
+    "__version__",
+]

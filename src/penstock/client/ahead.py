@@ -1,7 +1,7 @@
 """Blocking work beside the network: the next piece is read, or the last one written, while another one travels.
 
-Files and hashes would hold up the event loop, so they are worked on in threads, in pieces big enough that the way to the
-thread and back costs little.
+Files and hashes would hold up the event loop, so they are worked on in threads, in pieces big enough that the way to
+the thread and back costs little.
 """
 
 from __future__ import annotations

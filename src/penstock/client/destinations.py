@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
 from penstock.client.errors import DestinationBusy
 from penstock.client.reading import Version
@@ -36,14 +36,16 @@ class Destination(Protocol):
     Attributes:
         size: the bytes that it has.
         version: what they are of; None while it has none.
-        restartable: whether it can forget its bytes and begin again.
         patient: whether a write always returns soon, so that it may be waited for even on cancellation.
     """
 
     size: int
     version: Version | None
-    restartable: bool
     patient: bool
+
+    @property
+    def restartable(self) -> bool:
+        """Whether it can forget its bytes and begin again."""
 
     def begin(self, version: Version, *, follow: bool) -> None:
         """Forget all bytes; those to come are of this version."""
@@ -78,7 +80,6 @@ class PartialFile:
         OSError: it cannot be written.
     """
 
-    restartable = True
     patient = True
 
     def __init__(self, path: Path, name: str, *, follow: bool, resume: bool) -> None:
@@ -110,6 +111,11 @@ class PartialFile:
             if not self.size:
                 self.discard()
             self._close()
+
+    @property
+    def restartable(self) -> bool:
+        """See `Destination`."""
+        return True
 
     def begin(self, version: Version, *, follow: bool) -> None:
         """See `Destination`. At no moment does the note speak of bytes that are not its own."""
@@ -217,7 +223,7 @@ class Pipe:
         """See `Destination`: as long as nothing was written."""
         return not self.size
 
-    def begin(self, version: Version, *, follow: bool) -> None:  # noqa: ARG002
+    def begin(self, version: Version, *, follow: bool) -> None:
         """See `Destination`."""
         self.version = version
 

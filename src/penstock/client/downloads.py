@@ -14,17 +14,17 @@ import anyio.to_thread
 from penstock.client.ahead import PIECE, WriteBehind
 from penstock.client.destinations import BinaryWriter, Destination, PartialFile, Pipe
 from penstock.client.door import ALGORITHM, FilesDoor, Progress
-from penstock.client.errors import CorruptTransfer
+from penstock.client.errors import CorruptTransfer, Unreachable
 from penstock.client.paths import file_name_for
 from penstock.client.reading import Reading, Version
 from penstock.client.remote import RemoteStream
-from penstock.errors import StreamFailed, StreamGone, StreamNotFound
+from penstock.errors import StreamFailed, StreamGone
 
 DestinationLike: TypeAlias = "str | os.PathLike[str] | BinaryWriter"
 """A path (of a file, or of a folder to put it in), or a file open for writing in binary mode."""
 
 _MAX_RESTARTS: Final = 5
-"""How often to begin again because the stream was replaced. One that is replaced faster than that is never read whole."""
+"""How often to begin again because the stream was replaced. Who replaces it faster than that never lets it be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,7 @@ class Download:
             file = await anyio.to_thread.run_sync(lambda: path.open("wb", buffering=0), abandon_on_cancel=True)
             with file:
                 return await self._into(Pipe(file), None)
-        if path.is_dir():
-            path = path / file_name_for(self.name)
+        path = _within(path, self.name)
         partial = await anyio.to_thread.run_sync(
             lambda: PartialFile(path, self.name, follow=self.follow, resume=self.resume)
         )
@@ -120,18 +119,61 @@ class Download:
             version=known,
             want_digest=self.verify,
         )
-        at_least = 1 if self.follow or path_is_live(destination) else PIECE
+        # What is followed is wanted at once, and so is what goes to a pipe. A file is better written in large pieces.
+        at_least = 1 if self.follow or not destination.patient else PIECE
         async with (
             aclosing(reading.chunks()) as chunks,
             WriteBehind(destination.write, at_least=at_least, abandon=not destination.patient) as writer,
         ):
             async for chunk in chunks:
-                if known is None and reading.version is not None:
-                    known = reading.version
-                    destination.begin(known, follow=self.follow)
+                if known is None:
+                    known = await self._begin(destination, reading)
                 await writer.add(bytes(chunk.data))
-                self.progress(chunk.end, self._total(reading))
+                self.progress(chunk.end, reading.stop)
         if known is None:  # nothing came, as it does not where the stream is empty
-            destination.begin(reading.version or Version("", None), follow=self.follow)
-        stream, told = await self._verified(reading)
-        ...
+            await self._begin(destination, reading)
+        stream, told = await self._outcome(reading)
+        if told is not None and told != destination.digest():
+            raise CorruptTransfer(self.name, ALGORITHM, told, destination.digest())
+        return stream, told
+
+    async def _begin(self, destination: Destination, reading: Reading) -> Version:
+        version = reading.version or Version("", None)
+        await anyio.to_thread.run_sync(lambda: destination.begin(version, follow=self.follow))
+        return version
+
+    async def _outcome(self, reading: Reading) -> tuple[RemoteStream, bytes | None]:
+        """Return what became of the stream, and its digest if it is known and wanted."""
+        stream = reading.stream
+        if stream is None or not (stream.closed or reading.stop is not None):
+            # Nothing but the end of the body has told that the stream is closed, or nothing was missing of it. What
+            # it is now is asked for once more: a proxy may end a body that broke off as if it were complete.
+            stream = await self._asked(reading)
+        digest = stream.digests.get(ALGORITHM, reading.digest)
+        return stream, digest if self.verify else None
+
+    async def _asked(self, reading: Reading) -> RemoteStream:
+        now = await self.door.backoff.persist(lambda: self.door.head(self.name))
+        version = Version(now.incarnation, now.etag)
+        if reading.version is not None and not reading.version.same(version):
+            if reading.stream is None:
+                raise StreamGone(self.name, reading.version.incarnation)
+            return reading.stream  # a new one has the name by now, which says nothing about the one that was read
+        if now.failure is not None:
+            raise StreamFailed(self.name, now.tail, now.failure)
+        if self.follow and (now.tail > reading.offset or not now.closed):
+            raise Unreachable(f"The server stopped sending {self.name!r} at offset {reading.offset}, before its end.")
+        return now
+
+
+def _within(path: Path, name: str) -> Path:
+    return path / file_name_for(name) if path.is_dir() else path
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a device, a socket or a named pipe: neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

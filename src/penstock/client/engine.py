@@ -170,7 +170,7 @@ def _told_plainly(url: str) -> Iterator[None]:
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
         raise ClientError(f"The request to {url} cannot be sent: {error}") from error
     except httpx.TransportError as error:
-        raise Unreachable(f"The connection to {url} broke: {error or type(error).__name__}") from error
+        raise Unreachable(f"The connection to {url} broke: {str(error) or type(error).__name__}") from error
 
 
 def _proxy_for(url: str) -> str | None:

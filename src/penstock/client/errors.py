@@ -1,4 +1,4 @@
-"""What can go wrong on a client's side, besides the domain's own errors, which an answer is turned into where one fits."""
+"""What can go wrong on a client's side. An answer for which the domain has an error becomes that one instead."""
 
 from __future__ import annotations
 

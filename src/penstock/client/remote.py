@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
+import datetime as dt
 import urllib.parse
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,9 +84,7 @@ def remote_from_json(document: Mapping[str, Any], base_url: str) -> RemoteStream
             created_at=_moment(document.get("created_at")) or 0.0,
             modified_at=_moment(document.get("modified_at")) or 0.0,
             expires_at=_moment(document.get("expires_at")),
-            digests={
-                algorithm: base64.b64decode(text) for algorithm, text in (document.get("digests") or {}).items()
-            },
+            digests={algorithm: base64.b64decode(text) for algorithm, text in (document.get("digests") or {}).items()},
             etag=document.get("etag"),
             url=urllib.parse.urljoin(base_url, str(document.get("url") or "")),
         )
@@ -119,5 +117,5 @@ def _moment(text: object) -> float | None:
     if not isinstance(text, str):
         return None
     with suppress(ValueError):
-        return datetime.datetime.fromisoformat(text).timestamp()
+        return dt.datetime.fromisoformat(text).timestamp()
     return None

@@ -94,7 +94,7 @@ class PathSource:
         file = await anyio.to_thread.run_sync(lambda: self._path.open("rb", buffering=0))
         try:
             read = _limited(_reading(file.read), self.length, str(self._path))
-            async with aclosing(read_ahead(_hashing(read, digest))) as pieces:
+            async with aclosing(_pieces(read, digest)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
@@ -115,7 +115,7 @@ class BytesSource:
     async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         slices = (self._view[start : start + PIECE] for start in range(0, len(self._view), PIECE))
-        async with aclosing(read_ahead(_hashing(_nexts(slices), digest))) as pieces:
+        async with aclosing(_pieces(_nexts(slices), digest)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -152,7 +152,7 @@ class FileSource:
         # through a pipe goes on as it comes.
         read = getattr(self._file, "read1", self._file.read) if self.length is None else self._file.read
         limited = _limited(_reading(read), self.length, str(getattr(self._file, "name", "The file")))
-        async with aclosing(read_ahead(_hashing(limited, digest), abandon=True)) as pieces:
+        async with aclosing(_pieces(limited, digest, abandon=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -173,7 +173,7 @@ class IteratorSource:
     async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
         self._touched = True
-        async with aclosing(read_ahead(_hashing(_nexts(self._iterable), digest), abandon=True)) as pieces:
+        async with aclosing(_pieces(_nexts(self._iterable), digest, abandon=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -215,6 +215,13 @@ class Seekable(Protocol):
 
 
 Read: TypeAlias = Callable[[], Buffer | None]
+
+
+async def _pieces(read: Read, digest: Digest | None, *, abandon: bool = False) -> AsyncGenerator[Buffer, None]:
+    pieces: AsyncGenerator[Buffer, None] = read_ahead(_hashing(read, digest), abandon=abandon)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
 
 
 def _reading(read: Callable[[int], bytes | None]) -> Read:

@@ -1,0 +1,41 @@
+"""``penstock serve``: run the server."""
+
+from __future__ import annotations
+
+import click
+
+from penstock.server.settings import Settings, SettingsError
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]")
+@click.option("--data", type=click.Path(file_okay=False), help="Folder of the streams.  [default: ./data]")
+@click.option("--workers", type=click.IntRange(1, 256), help="How many processes serve.  [default: 1]")
+@click.option(
+    "--durability",
+    type=click.Choice(["fsync", "os"]),
+    help="What an acknowledged byte survives: fsync, a power cut; os, a crash of the process.  [default: fsync]",
+)
+@click.option("--max-size", type=click.IntRange(0), help="Most bytes of an upload; 0 for no limit.  [default: 0]")
+@click.option("--grace", type=click.IntRange(0), help="Seconds for what is under way at the end.  [default: 30]")
+@click.option("--access-log/--no-access-log", default=None, help="Log every request.")
+def command(**given: object) -> None:
+    """Run the server.
+
+    Every option can be given by a variable too, such as PENSTOCK_PORT. An option wins over its variable.
+    """
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    from dataclasses import replace
+
+    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # click made them what they must be
+    try:
+        from penstock.server.run import run
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"The server needs more packages: pip install 'penstock[server]' ({error})."
+        ) from error
+    run(settings)

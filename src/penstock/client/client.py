@@ -1,0 +1,344 @@
+"""The client: what a program does with the streams of a server."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
+
+from penstock._version import __version__
+from penstock.client.appending import Appender, LiveDoor, RecordLike, RecordType, Sender, encode_record
+from penstock.client.door import FilesDoor, Progress, no_progress
+from penstock.client.downloads import DestinationLike, Download, Downloaded
+from penstock.client.engine import Engine
+from penstock.client.errors import ClientError
+from penstock.client.paths import path_of, query
+from penstock.client.reading import Reading, Version
+from penstock.client.remote import RemoteStream, remote_from_json
+from penstock.client.retry import Backoff, refuse
+from penstock.client.sources import SourceLike, source_of
+from penstock.client.tailing import start_of_last_lines
+from penstock.client.uploads import Upload, guess_content_type
+from penstock.model import Appended, Chunk
+
+if TYPE_CHECKING:
+    import ssl
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_MAX_SENDERS: Final = 1000
+
+
+class ClientOptions(TypedDict, total=False):
+    """What a client can be told.
+
+    Attributes:
+        headers: fields for every request, ``Authorization`` for one.
+        retries: how many failures in a row to put up with before giving up. 8 if not given, which bridges about
+            half a minute; and a stream that is being followed is then waited for without end.
+        timeout: seconds of silence after which a connection counts as broken; 60 if not given. Not for followers.
+        tls: whether to verify the server's certificate, or an `ssl.SSLContext`; True if not given.
+        files: the path of the files door; ``/files`` if not given.
+        live: the path of the live door; ``/live`` if not given.
+    """
+
+    headers: Mapping[str, str]
+    retries: int
+    timeout: float
+    tls: bool | ssl.SSLContext
+    files: str
+    live: str
+
+
+class Client:
+    """Streams of a penstock server: upload, download, follow, append, list.
+
+    Broken connections and answers that say "later" are retried, downloads resume where they broke, and no retry
+    writes anything twice. Whatever flows, memory stays small.
+
+    Use it as an async context manager, on asyncio::
+
+        async with Client("http://127.0.0.1:8080") as client:
+            await client.put("big.iso", "images/big.iso")
+            await client.get("images/big.iso", "copy.iso")
+
+    Args:
+        base_url: the server's address, with the path that the application is mounted at, if there is one.
+        **options: see `ClientOptions`.
+
+    Raises:
+        ValueError: the address is not one of HTTP.
+    """
+
+    def __init__(self, base_url: str = DEFAULT_URL, **options: Unpack[ClientOptions]) -> None:
+        parts = urllib.parse.urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{base_url!r} is not the address of a server: it looks like {DEFAULT_URL}")
+        retries = options.get("retries")
+        engine = Engine(
+            base_url.rstrip("/"),
+            headers={"user-agent": f"penstock/{__version__}", **options.get("headers", {})},
+            timeout=options.get("timeout", 60.0),
+            tls=options.get("tls", True),
+        )
+        backoff = Backoff() if retries is None else Backoff(retries=retries)
+        self._engine = engine
+        self._files = FilesDoor(engine, options.get("files", "/files").rstrip("/"), backoff, Backoff(retries=retries))
+        self._live = LiveDoor(engine, options.get("live", "/live").rstrip("/"), backoff)
+        self._senders: dict[str, Sender] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._engine.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._engine.__aexit__(kind, error, traceback)
+
+    async def put(
+        self,
+        source: SourceLike,
+        name: str,
+        *,
+        content_type: str | None = None,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        ttl: float | None = None,
+        verify: bool = True,
+        progress: Progress = no_progress,
+    ) -> RemoteStream:
+        """Upload: what ``source`` gives becomes the closed stream ``name``, in one step.
+
+        An upload that breaks off is sent again from its beginning, where the source has one to go back to: paths,
+        bytes and seekable files have, iterators and pipes have not.
+
+        Args:
+            source: a path, bytes, a binary file, or a sync or async iterator of bytes. A sync one runs in a thread.
+            name: what the stream will be called.
+            content_type: its media type; guessed from the names if not given.
+            if_none_match: only if there is no such stream.
+            if_match: only if the stream's entity tag is this one.
+            ttl: seconds without a change after which the stream expires.
+            verify: compare the SHA-256 that the server computes of what arrives with that of what is sent.
+            progress: is told how far it is.
+
+        Raises:
+            PreconditionFailed: a condition does not hold.
+            StreamIsOpen: the name shows a stream that is still being written.
+            CorruptTransfer: the server has other bytes than were sent.
+            StorageFull: the server has no room.
+            Unreachable: no retry was left; the stream is there, or it is not, but it is never there in part.
+            OSError: the source cannot be read.
+        """
+        headers = {"content-type": content_type or guess_content_type(source, name)}
+        if if_none_match:
+            headers["if-none-match"] = "*"
+        if if_match is not None:
+            headers["if-match"] = if_match
+        if ttl is not None:
+            headers["stream-ttl"] = f"{ttl:g}"
+        upload = Upload(self._files, name, source_of(source), headers, verify, progress)
+        return await upload.run()
+
+    async def get(
+        self,
+        name: str,
+        destination: DestinationLike,
+        *,
+        follow: bool = False,
+        resume: bool = True,
+        verify: bool = True,
+        progress: Progress = no_progress,
+    ) -> Downloaded:
+        """Download a stream.
+
+        To a path, the bytes are collected in ``<path>.part`` and appear under the path when they are complete and on
+        the disk. A later call goes on with what an earlier one has left there. To a file that is already open, they
+        are written as they come.
+
+        Args:
+            name: the stream's name.
+            destination: a path (of a file, or of a folder), or a file open for writing in binary mode.
+            follow: read on as the stream grows, until it is closed, over as many connections as it takes. Otherwise
+                an open stream is downloaded as far as it goes now.
+            resume: go on with a partial file.
+            verify: compare the server's SHA-256 with that of what arrived. An open stream has none.
+            progress: is told how far it is.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            StreamFailed: the stream broke, so that its bytes are not the whole.
+            StreamGone: it was replaced or deleted when some of it was already written to an open file.
+            CorruptTransfer: the bytes are not those that the server has.
+            Unreachable: no retry was left. What has arrived is kept for the next call.
+            OSError: the destination cannot be written.
+        """
+        return await Download(self._files, name, follow, resume, verify, progress).run(destination)
+
+    async def read(
+        self, name: str, start: int = 0, stop: int | None = None, *, follow: bool = False
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield a stream's bytes, with their offsets, as they arrive.
+
+        To stop early, close the generator: ``async with contextlib.aclosing(client.read(...)) as chunks``.
+
+        Args:
+            name: the stream's name.
+            start: the offset of the first byte.
+            stop: the offset after the last byte; None for the end.
+            follow: read on as the stream grows, until it is closed.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            StreamFailed: the stream broke; what it has was yielded before.
+            StreamGone: it was replaced or deleted meanwhile.
+            OffsetOutOfRange: ``start`` is past its end.
+            Unreachable: no retry was left.
+        """
+        async with aclosing(Reading(self._files, name, start=start, stop=stop, follow=follow).chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def tail(self, name: str, lines: int = 10, *, follow: bool = False) -> AsyncGenerator[Chunk, None]:
+        """Yield the last lines of a stream, and with ``follow`` what comes after them; else like `read`.
+
+        Args:
+            name: the stream's name.
+            lines: how many.
+            follow: read on as the stream grows, until it is closed.
+        """
+        stream = await self.info(name)
+        version = Version(stream.incarnation, None)
+        start = stream.tail
+        if lines > 0:
+            start = await start_of_last_lines(self._files, name, stream.tail, lines, version)
+        stop = None if follow else stream.tail
+        reading = Reading(self._files, name, start=start, stop=stop, follow=follow, version=version)
+        async with aclosing(reading.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def append(
+        self,
+        name: str,
+        record: RecordLike,
+        *,
+        kind: RecordType = "auto",
+        close: bool = False,
+        ttl: float | None = None,
+    ) -> Appended:
+        """Append one record, and create the stream if there is none. No retry appends it twice.
+
+        For many records `appender` is faster.
+
+        Args:
+            name: the stream's name.
+            record: a line of text (``str``, ``bytes``), or a value that becomes a JSON text.
+            kind: ``json`` to take text and bytes as JSON texts.
+            close: close the stream with this record.
+            ttl: seconds without a change after which a stream that this creates expires.
+
+        Returns:
+            The stream and the offset after the record.
+
+        Raises:
+            InvalidRecord: it cannot be a record.
+            StreamClosed: nothing more can be appended.
+            ContentTypeMismatch: the stream holds records of another type.
+            Unreachable: no retry was left; the record was appended, or it was not.
+        """
+        content_type, line = encode_record(record, kind)
+        return await self._sender(name, ttl).send(content_type, line, close=close)
+
+    async def close_stream(self, name: str) -> Appended:
+        """Close an open stream: nothing more can be appended to it, and its followers come to its end."""
+        return await self._sender(name, None).send(None, b"", close=True)
+
+    def appender(
+        self, name: str, *, kind: RecordType = "auto", close: bool = False, ttl: float | None = None
+    ) -> Appender:
+        """Return an `Appender`, an async context manager that appends records live.
+
+        Args:
+            name: the stream's name.
+            kind: what the records are: ``text``, ``json``, or ``auto`` for what the first one's Python type suggests.
+            close: close the stream at the end of the block, unless an exception ends it.
+            ttl: seconds without a change after which a stream that this creates expires.
+        """
+        return Appender(Sender(self._live, name, _ttl(ttl)), kind=kind, close=close)
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[RemoteStream, None]:
+        """Yield the streams whose names begin with ``prefix``, in the order of their names' UTF-8 bytes."""
+        after: str | None = None
+        while True:
+            path = f"{self._files.prefix}/{query(prefix=prefix or None, after=after)}"
+            page = await self._files.backoff.persist(partial(self._page, path))
+            try:
+                for document in page["streams"]:
+                    yield remote_from_json(document, self._engine.base_url)
+                after = page["next"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ClientError("The server's listing is not one of a penstock server.") from error
+            if after is None:
+                return
+
+    async def info(self, name: str) -> RemoteStream:
+        """Return the state of a stream, without reading it. See `RemoteStream` for what is not known of it this way.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+        """
+        return await self._files.backoff.persist(lambda: self._files.head(name))
+
+    async def delete(self, name: str, *, if_match: str | None = None) -> None:
+        """Delete a stream.
+
+        Args:
+            name: the stream's name.
+            if_match: only if the stream's entity tag is this one.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            PreconditionFailed: its entity tag is another one.
+        """
+        headers = {} if if_match is None else {"if-match": if_match}
+        tries = 0
+
+        async def once() -> None:
+            nonlocal tries
+            tries += 1
+            async with self._engine.exchange("DELETE", path_of(self._files.prefix, name), headers=headers) as answer:
+                # Not there any more when asked again: the answer that told of the success was lost.
+                if answer.status not in {200, 204} and not (answer.status == 404 and tries > 1):
+                    raise refuse(await answer.refusal(name), now=time.time)
+
+        await self._files.backoff.persist(once)
+
+    async def _page(self, path: str) -> dict[str, Any]:
+        async with self._engine.exchange("GET", path) as answer:
+            if answer.status != 200:
+                raise refuse(await answer.refusal(), now=time.time)
+            try:
+                page = json.loads(await answer.document())
+            except ValueError as error:
+                raise ClientError(f"{answer.url} is not a listing.") from error
+        if not isinstance(page, dict):
+            raise ClientError(f"{answer.url} is not a listing.")
+        return page
+
+    def _sender(self, name: str, ttl: float | None) -> Sender:
+        sender = self._senders.get(name)
+        if sender is None:
+            if len(self._senders) >= _MAX_SENDERS:
+                self._senders = {key: sender for key, sender in self._senders.items() if not sender.idle}
+            sender = self._senders[name] = Sender(self._live, name, _ttl(ttl))
+        return sender
+
+
+def _ttl(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"stream-ttl": f"{seconds:g}"}

@@ -1,0 +1,182 @@
+"""The files door: streams as files, over plain HTTP."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from penstock.core.service import PAGE, StreamService
+from penstock.doors import downloads, uploads
+from penstock.doors.fields import described, etag_of, name_in, state_fields, url_of
+from penstock.doors.hooks import Authorize, OnComplete, authorized, completed
+from penstock.model import StreamInfo, check_name
+from penstock.protocols.digest import format_digests
+from penstock.toolkit.problems import ProblemRoute, RequestError
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
+_COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+_BODY = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
+_PROBLEM = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
+
+
+def _bytes(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+
+
+def _problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
+    return {int(status[1:]): {"description": text, **_PROBLEM} for status, text in statuses.items()}
+
+
+def files_router(
+    service: StreamService,
+    *,
+    prefix: str = "/files",
+    authorize: Authorize | None = None,
+    on_complete: OnComplete | None = None,
+    max_size: int | None = None,
+    **options: Any,
+) -> APIRouter:
+    """Return a router that serves streams as files; see ``docs/http.md``.
+
+    Args:
+        service: the streams.
+        prefix: where the router is mounted.
+        authorize: who may do what; see `penstock.doors.hooks.Authorize`.
+        on_complete: is told of every completed upload; see `penstock.doors.hooks.OnComplete`.
+        max_size: the most bytes of an upload; None for no limit.
+        options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
+    """
+    router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["files"], **options})
+    # Names of this router's own, so that several can be mounted in one application.
+    route = f"penstock-files-{secrets.token_hex(4)}"
+
+    async def taken(request: Request, name: str) -> Response:
+        await authorized(authorize, request, "write", name)
+        info, created = await uploads.receive(service, request, name, max_size=max_size)
+        await completed(on_complete, info, request)
+        return _stored(info, url_of(request, route, name), 201 if created else 200)
+
+    @router.get("/", summary="List files", responses=_problems(_400="A parameter is wrong"))
+    async def listing(
+        request: Request,
+        prefix: Annotated[str, Query(description="What the names begin with")] = "",
+        after: Annotated[str, Query(description="The name to go on after: `next` of the page before")] = "",
+        limit: Annotated[int, Query(ge=1, le=PAGE, description="How many at the most")] = PAGE,
+    ) -> Response:
+        """List the streams in the order of their names' bytes."""
+        await authorized(authorize, request, "list", prefix)
+        page = await service.list(prefix, after=after, limit=limit)
+        streams = [described(info, url_of(request, route, info.name)) for info in page.streams]
+        return JSONResponse({"streams": streams, "next": page.next}, headers={"cache-control": "no-cache"})
+
+    @router.post(
+        "/",
+        status_code=201,
+        summary="Upload a file under a new name",
+        openapi_extra=_BODY,
+        responses=_problems(_400="The request is wrong", _413="It is too large", _507="The storage is full"),
+    )
+    async def create(
+        request: Request, prefix: Annotated[str, Query(description="What the new name begins with")] = ""
+    ) -> Response:
+        """Make the body a new stream, under a name that the server chooses."""
+        return await taken(request, check_name(prefix + secrets.token_urlsafe(16)))
+
+    @router.put(
+        "/{name:path}",
+        summary="Upload a file",
+        openapi_extra=_BODY,
+        responses={
+            201: {"description": "Created"},
+            **_problems(
+                _400="The request is wrong",
+                _409="The stream is being written",
+                _412="The conditions are not met",
+                _413="It is too large",
+                _507="The storage is full",
+            ),
+        },
+    )
+    async def put(request: Request, name: str) -> Response:
+        """Make the body the stream of this name, replacing a complete one in one step."""
+        return await taken(request, name_in(request))
+
+    async def get(request: Request, name: str) -> Response:
+        """Read a stream: all of it, ranges of it (`Range`), or on past its end as it grows (`?follow`)."""
+        name = name_in(request)
+        await authorized(authorize, request, "read", name)
+        return await downloads.answer(service, request, name)
+
+    router.get(
+        "/{name:path}",
+        name=route,
+        summary="Download a file",
+        response_class=Response,
+        responses={
+            200: _bytes("The whole stream"),
+            206: _bytes("Ranges of it"),
+            304: {"description": "It has not changed"},
+            **_problems(
+                _404="There is no such stream", _412="The conditions are not met", _416="The ranges are past its end"
+            ),
+        },
+        openapi_extra={
+            "parameters": [
+                _parameter("follow", "query", "Read on past the end, until the stream is closed"),
+                _parameter("download", "query", "Ask the browser to save the file, perhaps under this name"),
+                _parameter("Range", "header", "Ranges of bytes, such as bytes=0-99"),
+            ]
+        },
+    )(get)
+    router.head("/{name:path}", include_in_schema=False)(get)
+
+    @router.delete(
+        "/{name:path}",
+        status_code=204,
+        summary="Delete a file",
+        responses=_problems(_404="There is no such stream", _412="The conditions are not met"),
+    )
+    async def delete(request: Request, name: str) -> Response:
+        """Delete a stream; who is reading a complete one may finish."""
+        name = name_in(request)
+        await authorized(authorize, request, "delete", name)
+        await service.delete(name, condition=uploads.Conditions(request, name))
+        return Response(status_code=204)
+
+    _add_other_methods(router, "/", _COLLECTION_METHODS)
+    _add_other_methods(router, "/{name:path}", _METHODS)
+    return router
+
+
+def _parameter(name: str, place: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": description, "required": False, "schema": {"type": "string"}}
+
+
+def _stored(info: StreamInfo, url: str, status: int) -> Response:
+    headers = {"etag": str(etag_of(info)), "location": url, **state_fields(info)}
+    if info.digests:
+        headers["repr-digest"] = format_digests(info.digests)
+    return JSONResponse(described(info, url), status, headers)
+
+
+def _add_other_methods(router: APIRouter, path: str, allowed: tuple[str, ...]) -> None:
+    """Answer OPTIONS, and what is not allowed with a 405 that tells all that is."""
+    allow = ", ".join(allowed)
+    known = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+
+    async def options() -> Response:
+        return Response(status_code=204, headers={"allow": allow, "accept-ranges": "bytes"})
+
+    async def refuse(request: Request) -> Response:
+        raise RequestError(
+            "method-not-allowed", 405, f"{request.method} is not for this URL; {allow} are.", {"allow": allow}
+        )
+
+    router.add_api_route(path, options, methods=["OPTIONS"], include_in_schema=False)
+    router.add_api_route(path, refuse, methods=sorted(known - set(allowed)), include_in_schema=False)

@@ -1,0 +1,139 @@
+"""PUT and POST of whole files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from starlette.requests import Request
+
+from penstock.core.digests import Hasher
+from penstock.core.service import StreamService
+from penstock.doors.fields import content_type_of, etag_of, spec_of
+from penstock.errors import DigestMismatch, PreconditionFailed
+from penstock.model import Buffer, StreamInfo
+from penstock.protocols.conditional import Verdict, evaluate
+from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests, parse_want, preferred
+from penstock.toolkit.bodies import content_length, limited, pump
+from penstock.toolkit.problems import RequestError, bad_request
+from penstock.toolkit.representations import joined, preconditions_of
+
+_SMALL = 64 * 1024
+"""A body of at most this many declared bytes is taken in one commit, which is what many small files are quickest by."""
+
+
+async def receive(
+    service: StreamService, request: Request, name: str, *, max_size: int | None
+) -> tuple[StreamInfo, bool]:
+    """Make a request's body the stream of that name; see ``PUT`` in the HTTP interface.
+
+    Returns:
+        the stream, and whether the name showed nothing before.
+
+    Raises:
+        RequestError: the request says what cannot be.
+        PreconditionFailed, StreamIsOpen: the name must not be replaced now.
+        DigestMismatch, LengthMismatch: what arrived is not what was announced; nothing of it is kept.
+    """
+    for field in ("content-range", "content-encoding"):
+        if request.headers.get(field, "identity").lower() != "identity":
+            raise _unsupported(field)
+    length = content_length(request)
+    given = _given_digests(request)
+    hasher = Hasher({*given, *_wanted_digest(request)})
+    spec = spec_of(request, content_type_of(request), length, service.now)
+    condition = Conditions(request, name)
+    chunks = limited(request, max_size)
+    if length is not None and length <= _SMALL:
+        data = [chunk async for chunk in chunks]
+        await hasher.update(data)
+        _check_digests(name, given, hasher)
+        info = await service.put(name, data, spec, condition=condition, digests=hasher.digests())
+        return info, not condition.found
+    async with await service.replace(name, spec, condition=condition) as draft:
+
+        async def write(batch: Sequence[Buffer]) -> None:
+            # Hashing and writing go on side by side, in two threads.
+            await asyncio.gather(draft.write(batch), hasher.update(batch))
+
+        await pump(chunks, write)
+        _check_digests(name, given, hasher)
+        info = await draft.publish(hasher.digests())
+        return info, not condition.found
+
+
+class Conditions:
+    """What If-Match and its kin ask of the stream that a name shows: a `Condition` for the rules.
+
+    Attributes:
+        found: whether the name showed a stream when it was last asked.
+    """
+
+    def __init__(self, request: Request, name: str) -> None:
+        self._preconditions = preconditions_of(request)
+        self._method = request.method
+        self._name = name
+        self.found = False
+
+    def __call__(self, info: StreamInfo | None) -> None:
+        """Raise `PreconditionFailed` if ``info`` is not what the request depends on."""
+        self.found = info is not None
+        verdict = evaluate(
+            self._preconditions,
+            method=self._method,
+            etag=None if info is None else etag_of(info),
+            last_modified=None if info is None else info.modified_at,
+        )
+        if verdict is not Verdict.PROCEED:
+            raise PreconditionFailed(self._name)
+
+
+def _unsupported(field: str) -> RequestError:
+    if field == "content-range":  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
+        return bad_request("A PUT with Content-Range is not supported: send the whole body.")
+    return RequestError(
+        "unsupported-media-type",
+        415,
+        "A body with a Content-Encoding is not supported here: send it as it is.",
+        {"accept-encoding": "identity"},
+    )
+
+
+def _given_digests(request: Request) -> Mapping[str, bytes]:
+    """Return the digests that the client gave; without a coding, those of content and representation are the same."""
+    given: dict[str, bytes] = {}
+    for field in ("content-digest", "repr-digest"):
+        value = joined(request, field)
+        if value is None:
+            continue
+        try:
+            parsed = parse_digests(value)
+        except DigestError as error:
+            raise bad_request(f"{field.title()}: {error}") from None
+        for algorithm, digest in parsed.items():
+            if algorithm in SUPPORTED and given.setdefault(algorithm, digest) != digest:
+                raise bad_request("Content-Digest and Repr-Digest contradict each other.")
+    return given
+
+
+def _wanted_digest(request: Request) -> tuple[str, ...]:
+    algorithm = wanted_digest(request)
+    return () if algorithm is None else (algorithm,)
+
+
+def wanted_digest(request: Request) -> str | None:
+    """Return the algorithm that Want-Repr-Digest asks for, or None."""
+    value = joined(request, "want-repr-digest")
+    if value is None:
+        return None
+    try:
+        return preferred(parse_want(value))
+    except DigestError as error:
+        raise bad_request(f"Want-Repr-Digest: {error}") from None
+
+
+def _check_digests(name: str, given: Mapping[str, bytes], hasher: Hasher) -> None:
+    actual = hasher.digests()
+    for algorithm, digest in given.items():
+        if actual[algorithm] != digest:
+            raise DigestMismatch(name, algorithm, digest, actual[algorithm])

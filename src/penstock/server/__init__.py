@@ -1,0 +1,1 @@
+"""The server that can be run as it is: ``penstock serve``."""

@@ -1,0 +1,61 @@
+"""The server's application: the one place that knows every room."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from penstock import Streams, __version__
+from penstock.errors import PenstockError
+from penstock.server.settings import Settings
+from penstock.toolkit.problems import problem_response
+
+_WELCOME = """\
+This is penstock {version}.
+
+  curl -T FILE   {base}files/NAME             upload
+  curl -O        {base}files/NAME             download
+  curl           {base}files/                 list
+  curl -d TEXT -H 'Content-Type: text/plain' {base}live/NAME   append a line
+  curl -N        {base}live/NAME              follow it live
+
+{base}docs describes it all.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application; without settings, as the ``PENSTOCK_*`` variables say."""
+    settings = settings or Settings.from_environment()
+    streams = Streams(settings.data, durability=settings.durability)
+    app = FastAPI(
+        title="penstock",
+        version=__version__,
+        summary="Uploads that resume, downloads that seek, live streams that replay.",
+        lifespan=streams.lifespan,
+    )
+    app.include_router(streams.files(max_size=settings.max_size or None))
+    app.include_router(streams.live())
+
+    @app.get("/", include_in_schema=False)
+    async def welcome(request: Request) -> Response:
+        return PlainTextResponse(_WELCOME.format(version=__version__, base=request.base_url))
+
+    @app.get("/healthz", tags=["health"], summary="Whether the process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Whether requests are taken", responses={503: {}})
+    async def readyz() -> Response:
+        if streams.stopping:
+            return JSONResponse({"status": "stopping"}, 503)
+        await streams.list(limit=1)
+        return JSONResponse({"status": "ready"})
+
+    async def on_error(_: Request, error: Exception) -> Response:
+        return problem_response(error)
+
+    for kind in (PenstockError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, on_error)
+    return app

@@ -1,0 +1,79 @@
+"""What can be set about the server: by options of ``penstock serve``, or by ``PENSTOCK_*`` variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, cast
+
+_PREFIX = "PENSTOCK_"
+
+
+class SettingsError(ValueError):
+    """A setting that is not as it must be; the text names the variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The server's settings.
+
+    Attributes:
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        data: the folder of the streams.
+        workers: how many processes serve.
+        durability: ``fsync`` or ``os``; see `penstock.Streams`.
+        max_size: the most bytes of an upload; 0 for no limit.
+        grace: seconds that uploads and downloads get to finish when the server stops.
+        access_log: whether every request is logged.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    data: str = "./data"
+    workers: int = 1
+    durability: Literal["fsync", "os"] = "fsync"
+    max_size: int = 0
+    grace: int = 30
+    access_log: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Return the settings that the ``PENSTOCK_*`` variables give.
+
+        Raises:
+            SettingsError: one of them is not as it must be.
+        """
+        variables = os.environ if environment is None else environment
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            text = variables.get(_PREFIX + field.name.upper())
+            if text:
+                given[field.name] = _parsed(field.name, field.default, text)
+        return cls(**given)
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables that give these settings: how worker processes are told."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            _PREFIX + name.upper(): str(int(value)) if isinstance(value, bool) else str(value)
+            for name, value in values.items()
+        }
+
+
+def _parsed(name: str, default: object, text: str) -> object:
+    variable = _PREFIX + name.upper()
+    if isinstance(default, bool):
+        if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
+            raise SettingsError(f"{variable} must be 1 or 0, not {text!r}.")
+        return text.lower() in {"1", "true", "yes"}
+    if isinstance(default, int):
+        if not text.isascii() or not text.isdigit():
+            raise SettingsError(f"{variable} must be a whole number, not {text!r}.")
+        return int(text)
+    if name == "durability":
+        if text not in {"fsync", "os"}:
+            raise SettingsError(f"{variable} must be fsync or os, not {text!r}.")
+        return cast("Literal['fsync', 'os']", text)
+    return text

@@ -1,0 +1,135 @@
+"""`Streams`: everything put together, for an application of one's own and for the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from penstock.core.ports import Clock, Notifier, Store
+from penstock.core.service import StreamService
+from penstock.notifiers.inprocess import InProcessNotifier
+from penstock.notifiers.machine import MachineNotifier
+from penstock.stores.local import LocalStore
+from penstock.stores.local.store import Durability
+from penstock.stores.memory import MemoryStore
+
+if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only appends and reads
+    from fastapi import APIRouter
+
+    from penstock.doors.hooks import Authorize, OnComplete
+
+MEMORY = ":memory:"
+
+
+class Streams(StreamService):
+    """Streams in a folder, and the routers that serve them.
+
+    ::
+
+        streams = Streams("./data")
+        app = FastAPI(lifespan=streams.lifespan)
+        app.include_router(streams.files(prefix="/files"))
+        app.include_router(streams.live(prefix="/live"))
+
+    Its methods (`create`, `append`, `read`, `follow`, ...) are for handlers of one's own. Several processes of a
+    machine may share the folder.
+
+    Args:
+        where: the folder, created where it is missing; ``":memory:"`` keeps everything in this process's memory; or a
+            `Store` of another kind, to be given with its ``notifier``.
+        durability: ``fsync``: what is acknowledged survives a power cut. ``os``: it survives a crash of the process,
+            and is acknowledged sooner.
+        notifier: who wakes the followers; by default what fits the folder.
+        clock: the time.
+        sweep_every: seconds between two looks for what has expired.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str] | Store = "./data",
+        *,
+        durability: Durability = "fsync",
+        notifier: Notifier | None = None,
+        clock: Clock | None = None,
+        sweep_every: float = 60.0,
+    ) -> None:
+        store, own = _opened(where, durability)
+        super().__init__(store, notifier or own, clock=clock, sweep_every=sweep_every)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """Open the streams while an application runs: ``FastAPI(lifespan=streams.lifespan)``.
+
+        At SIGTERM and SIGINT the followers are ended at once, so that the server, which waits for its connections, can
+        go; their readers come back at their offsets.
+        """
+        async with self:
+            with _on_signals(self.drain):
+                yield
+
+    def files(
+        self,
+        *,
+        prefix: str = "/files",
+        authorize: Authorize | None = None,
+        on_complete: OnComplete | None = None,
+        max_size: int | None = None,
+        **options: Any,
+    ) -> APIRouter:
+        """Return a router that serves streams as files; see `penstock.doors.files.files_router`."""
+        from penstock.doors.files import files_router
+
+        return files_router(
+            self, prefix=prefix, authorize=authorize, on_complete=on_complete, max_size=max_size, **options
+        )
+
+    def live(
+        self, *, prefix: str = "/live", authorize: Authorize | None = None, heartbeat: float = 15.0, **options: Any
+    ) -> APIRouter:
+        """Return a router that appends records and streams them live; see `penstock.doors.live.live_router`."""
+        from penstock.doors.live import live_router
+
+        return live_router(self, prefix=prefix, authorize=authorize, heartbeat=heartbeat, **options)
+
+
+def _opened(where: str | os.PathLike[str] | Store, durability: Durability) -> tuple[Store, Notifier]:
+    if where == MEMORY:
+        return MemoryStore(), InProcessNotifier()
+    if isinstance(where, (str, os.PathLike)):
+        return LocalStore(where, durability), MachineNotifier(Path(where) / "notify")
+    return where, InProcessNotifier()
+
+
+@contextmanager
+def _on_signals(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function at SIGTERM and SIGINT, before whoever handles them otherwise."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(function)
+        before = previous[number]
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for caught in (signal.SIGTERM, signal.SIGINT):
+        previous[caught] = signal.signal(caught, handle)
+    try:
+        yield
+    finally:
+        for caught, before in previous.items():
+            if signal.getsignal(caught) is handle:
+                signal.signal(caught, before)

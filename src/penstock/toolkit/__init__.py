@@ -1,0 +1,1 @@
+"""Streaming inside a handler: request bodies in, responses out. The doors are built on it too."""

@@ -1,0 +1,151 @@
+"""Errors as HTTP sees them: which status and which problem type (RFC 9457) an error of the domain has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from penstock import errors
+from penstock.protocols.problem import MEDIA_TYPE, Problem, type_uri
+
+logger = logging.getLogger("penstock")
+
+
+class RequestError(errors.PenstockError):
+    """A request that is refused for what it says, as ``status`` and ``slug`` tell.
+
+    Args:
+        slug: the last part of the problem's type.
+        status: the HTTP status.
+        detail: what is wrong and what to do about it.
+        headers: fields for the answer.
+        facts: further members of the problem.
+    """
+
+    def __init__(
+        self, slug: str, status: int, detail: str, headers: Mapping[str, str] | None = None, **facts: object
+    ) -> None:
+        self.slug = slug
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.facts = facts
+        super().__init__(detail)
+
+
+def bad_request(detail: str) -> RequestError:
+    """Return the error for a request that is not well-formed."""
+    return RequestError("bad-request", 400, detail)
+
+
+_TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
+    errors.InvalidName: ("invalid-name", 400, "The name is not valid"),
+    errors.InvalidRecord: ("invalid-record", 422, "The record is not valid"),
+    errors.StreamNotFound: ("not-found", 404, "There is no such stream"),
+    errors.StreamExists: ("stream-exists", 409, "The stream exists"),
+    errors.StreamIsOpen: ("stream-is-open", 409, "The stream is open"),
+    errors.StreamBusy: ("stream-busy", 409, "The stream is being uploaded"),
+    errors.StreamClosed: ("stream-closed", 409, "The stream is closed"),
+    errors.StreamFailed: ("stream-failed", 409, "The stream failed"),
+    errors.StreamGone: ("stream-gone", 410, "The stream is gone"),
+    errors.OffsetMismatch: ("offset-mismatch", 409, "The offset is not the tail"),
+    errors.OffsetOutOfRange: ("offset-out-of-range", 410, "The offset cannot be read from"),
+    errors.LengthMismatch: ("length-mismatch", 400, "The length is not the declared one"),
+    errors.ContentTypeMismatch: ("content-type-mismatch", 409, "The stream holds another content type"),
+    errors.ProducerFenced: ("producer-fenced", 403, "Another producer took over"),
+    errors.ProducerOutOfSequence: ("producer-out-of-sequence", 409, "An append is missing"),
+    errors.PreconditionFailed: ("precondition-failed", 412, "The precondition failed"),
+    errors.DigestMismatch: ("digest-mismatch", 400, "The digest does not match"),
+    errors.StorageFull: ("storage-full", 507, "The storage is full"),
+    errors.StorageFailed: ("storage-failed", 503, "The storage failed"),
+    errors.Stopping: ("stopping", 503, "The server is stopping"),
+}
+
+_FACTS: Mapping[type[errors.PenstockError], Mapping[str, str]] = {
+    errors.StreamClosed: {"tail": "tail"},
+    errors.StreamFailed: {"tail": "tail", "reason": "reason"},
+    errors.OffsetMismatch: {"offset": "offset", "tail": "tail"},
+    errors.OffsetOutOfRange: {"offset": "offset", "tail": "tail"},
+    errors.LengthMismatch: {"length": "length", "size": "size"},
+    errors.ContentTypeMismatch: {"content_type": "content_type"},
+    errors.ProducerFenced: {"current_epoch": "current"},
+    errors.ProducerOutOfSequence: {"expected": "expected"},
+}
+"""Which attributes of an error are members of its problem, by the members' names."""
+
+_STATUS_SLUGS: Mapping[int, str] = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+    422: "bad-request",
+}
+
+
+def problem_response(error: Exception) -> Response:
+    """Return the answer to a request that ended in ``error``, before anything of a response was sent."""
+    if isinstance(error, RequestError):
+        return _response(error.slug, error.status, _title(error.slug), error.detail, error.headers, error.facts)
+    if isinstance(error, HTTPException):
+        slug = _STATUS_SLUGS.get(error.status_code, "http-error")
+        return _response(slug, error.status_code, _title(slug), str(error.detail), error.headers, {})
+    if isinstance(error, RequestValidationError):
+        return _response("bad-request", 400, _title("bad-request"), _validation(error), {}, {})
+    if isinstance(error, ClientDisconnect):  # nobody reads it; the log tells
+        return _response("body-incomplete", 400, _title("body-incomplete"), "The body ended before its end.", {}, {})
+    for kind in type(error).__mro__:
+        if kind in _TABLE:
+            slug, status, title = _TABLE[kind]
+            facts = {member: getattr(error, name) for member, name in _FACTS.get(kind, {}).items()}
+            return _response(slug, status, title, str(error), _retry_later(status), facts)
+    logger.error("A request failed unexpectedly.", exc_info=error)
+    return _response("internal", 500, _title("internal"), "The server failed; its log tells more.", {}, {})
+
+
+def _response(
+    slug: str, status: int, title: str, detail: str, headers: Mapping[str, str] | None, facts: Mapping[str, object]
+) -> Response:
+    problem = Problem(type=type_uri(slug), title=title, status=status, detail=detail, extra=dict(facts))
+    return Response(problem.to_bytes(), status, {"cache-control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
+
+
+def _title(slug: str) -> str:
+    return slug.replace("-", " ").capitalize()
+
+
+def _retry_later(status: int) -> dict[str, str]:
+    return {"retry-after": "1"} if status == 503 else {}
+
+
+def _validation(error: RequestValidationError) -> str:
+    """Say in a sentence each what is wrong with the parameters."""
+    sentences = []
+    for part in error.errors():
+        where, *path = part["loc"]
+        sentences.append(f"The {where} parameter {'.'.join(map(str, path))!r}: {part['msg']}.")
+    return " ".join(sentences)
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problems, in whoever's application it is mounted."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with errors turned into answers."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect) as error:
+                return problem_response(error)
+
+        return handle

@@ -1,0 +1,92 @@
+"""Responses whose body is produced as it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from penstock.core.uninterrupted import uninterrupted
+from penstock.model import Buffer
+
+
+class BodyAborted(Exception):
+    """Raised into the server after a body broke off, so that it ends the connection without the framing's end.
+
+    No client can take such a body for complete: the last chunk, or some of Content-Length, is missing. The cause tells
+    what happened.
+    """
+
+
+class StreamedBody(Response):
+    """A response whose body comes from an async generator.
+
+    The generator is closed whatever happens: at its end, when the client goes away (also while it waits), when the
+    request is cancelled. What it raises breaks the body off (`BodyAborted`).
+
+    Args:
+        body: yields the bytes, in buffers of any size. Memory views are sent as they are, without a copy.
+        status: the HTTP status.
+        headers: the fields; with Content-Length where it is known.
+        release: called at the very end, also where the body was never begun (a HEAD request).
+    """
+
+    def __init__(
+        self,
+        body: AsyncGenerator[Buffer, None],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        *,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(None, status, headers)
+        # A length of zero that Response made up for want of a body.
+        if headers is None or not any(name.lower() == "content-length" for name in headers):
+            del self.headers["content-length"]
+        self._body = body
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope["method"] == "HEAD" or await self._send_while_connected(receive, send):
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            await uninterrupted(self._body.aclose())
+            if self._release is not None:
+                self._release()
+
+    async def _send_while_connected(self, receive: Receive, send: Send) -> bool:
+        """Send the body, and tell whether its end was reached; the client's leaving ends it at once."""
+        sender = asyncio.create_task(self._send_body(send))
+        listener = asyncio.create_task(_disconnect(receive))
+        try:
+            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+            if not sender.done():
+                return False
+            sender.result()
+            return True
+        finally:
+            for task in (sender, listener):
+                task.cancel()
+            for task in (sender, listener):
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _send_body(self, send: Send) -> None:
+        try:
+            async for chunk in self._body:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
+                await asyncio.sleep(0)
+        except Exception as error:
+            raise BodyAborted(f"The body broke off: {error}") from error
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -332,6 +332,7 @@ def store_machine(harness: StoreHarness) -> type[StoreMachine]:
         max_examples=30,
         stateful_step_count=40,
         deadline=None,
+        phases=set(Phase) - {Phase.explain},  # it takes long, and says little of a sequence of steps
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     return machine

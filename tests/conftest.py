@@ -1,0 +1,37 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+from servers import Server
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test whose tool is missing; where everything must be there, that is a failure."""
+    if os.environ.get("PENSTOCK_REQUIRE_ALL") == "1":
+        pytest.fail(f"{what} is missing, and PENSTOCK_REQUIRE_ALL=1 wants it")
+    pytest.skip(f"{what} is missing")
+
+
+def tool(name: str) -> str:
+    """Return the path of a program, or skip the test."""
+    return shutil.which(name) or missing(name)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that all tests of a process share: let each use names of its own."""
+    with Server(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with four worker processes."""
+    with Server(tmp_path_factory.mktemp("workers") / "data", "--workers", "4") as running:
+        yield running

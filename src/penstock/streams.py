@@ -125,11 +125,11 @@ def _on_signals(function: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for caught in (signal.SIGTERM, signal.SIGINT):
-        previous[caught] = signal.signal(caught, handle)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        previous[signum] = signal.signal(signum, handle)
     try:
         yield
     finally:
-        for caught, before in previous.items():
-            if signal.getsignal(caught) is handle:
-                signal.signal(caught, before)
+        for number, before in previous.items():
+            if signal.getsignal(number) is handle:
+                signal.signal(number, before)

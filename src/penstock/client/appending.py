@@ -197,7 +197,7 @@ class Appender:
             if error is None or isinstance(error, Exception):
                 await self.flush()
             if error is None and self._close:
-                self.offset = (await self._sender.send(self._type, b"", close=True)).offset
+                self.offset = (await self._sender.send(None, b"", close=True)).offset
         except PenstockError:
             if error is None:
                 raise

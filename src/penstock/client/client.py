@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import urllib.parse
 from collections.abc import AsyncGenerator, Mapping
@@ -140,8 +141,7 @@ class Client:
             headers["if-none-match"] = "*"
         if if_match is not None:
             headers["if-match"] = if_match
-        if ttl is not None:
-            headers["stream-ttl"] = f"{ttl:g}"
+        headers |= _ttl(ttl)
         upload = Upload(self._files, name, source_of(source), headers, verify, progress)
         return await upload.run()
 
@@ -341,4 +341,4 @@ class Client:
 
 
 def _ttl(seconds: float | None) -> dict[str, str]:
-    return {} if seconds is None else {"stream-ttl": f"{seconds:g}"}
+    return {} if seconds is None else {"stream-ttl": str(math.ceil(seconds))}

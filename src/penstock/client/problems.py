@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,8 @@ def _phrase(status: int) -> str:
 
 
 def _reason(refusal: Refusal, problem: Problem) -> str:
-    return str(problem.extra.get("reason") or refusal.headers.get("stream-failure") or "no reason was given")
+    told = urllib.parse.unquote(refusal.headers.get("stream-failure", ""))
+    return str(problem.extra.get("reason") or told or "no reason was given")
 
 
 # What an answer without a problem document means, as the answer to a HEAD is.

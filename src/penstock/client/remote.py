@@ -50,7 +50,9 @@ def remote_from_headers(name: str, url: str, headers: Mapping[str, str]) -> Remo
         content_type=headers.get("content-type", OCTETS),
         tail=tail,
         closed=closed,
-        failure=headers.get("stream-failure", "no reason was given") if state == "failed" else None,
+        failure=urllib.parse.unquote(headers.get("stream-failure", "no reason was given"))
+        if state == "failed"
+        else None,
         length=tail if state == "closed" else None,
         modified_at=parse_date(headers.get("last-modified", "")) or 0.0,
         expires_at=_moment(headers.get("stream-expires-at")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from penstock.errors import PenstockError
 from penstock.protocols.dates import parse_date
 
 T = TypeVar("T")
+
+logger = logging.getLogger("penstock.client")
 
 _MAX_RETRY_AFTER: Final = 120.0
 """A server that asks for more than this many seconds is asked again earlier: it may be back by then."""
@@ -96,7 +99,9 @@ class Failures:
         if retries is not None and self.count > retries:
             raise error.error if isinstance(error, NotNow) else error
         asked = error.wait if isinstance(error, NotNow) else None
-        await anyio.sleep(max(self.backoff.pause(self.count), min(asked or 0.0, _MAX_RETRY_AFTER)))
+        pause = max(self.backoff.pause(self.count), min(asked or 0.0, _MAX_RETRY_AFTER))
+        logger.warning("%s Trying again in %.1f s.", error, pause)
+        await anyio.sleep(pause)
 
 
 def _retry_after(value: str, now: Callable[[], float]) -> float | None:

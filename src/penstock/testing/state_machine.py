@@ -26,6 +26,7 @@ T = TypeVar("T")
 Draft: TypeAlias = tuple[str, str]
 """A name, and the incarnation of a replacement."""
 
+PRODUCERS = ["p", "q"]
 # Few, so that changes meet.
 names = st.sampled_from(["a", "a", "a/b", "a%", "\uffff", "\U00010000"])
 # Mostly small, sometimes around the sizes at which a store may take bytes in another way.
@@ -38,12 +39,13 @@ specs = st.builds(
     ttl=st.sampled_from([None, None, None, 1.0, 30.0]),
     expires_at=st.sampled_from([None, None, None, NOON + 20]),
 )
-# Steps from the last append of a producer: mostly the next one or a repetition, sometimes what must be refused.
+# Most streams are to stay open for a while.
 rarely = st.sampled_from([False, False, False, False, True])
+# Steps from the last append of a producer: mostly the next one or a repetition, sometimes what must be refused.
 producers = st.one_of(
     st.none(),
     st.tuples(
-        st.sampled_from(["p", "q"]),
+        st.sampled_from(PRODUCERS),
         st.sampled_from([0, 0, 0, 0, 1, -1]),
         st.sampled_from([1, 1, 1, 0, 0, -1, 2]),
     ),
@@ -70,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self._same(lambda driver: driver.all())
+            self._same(_everything)
         finally:
             self._close_readers()
             self.runner.run(self.lab.end())
@@ -176,11 +178,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         self._same(read)
 
-    @rule(name=names, producer=st.sampled_from(["p", "q"]))
+    @rule(name=names, producer=st.sampled_from(PRODUCERS))
     def look_at_a_producer(self, name: str, producer: str) -> None:
         self._same(lambda driver: driver.view(name, producer=producer))
 
-    @rule(draft=drafts, producer=st.sampled_from(["p", "q"]))
+    @rule(draft=drafts, producer=st.sampled_from(PRODUCERS))
     def look_at_a_draft(self, draft: Draft, producer: str) -> None:
         name, incarnation = draft
         self._same(lambda driver: driver.view(name, incarnation=incarnation, producer=producer))
@@ -262,7 +264,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.run(self.lab.reopen(crash=crash))
         for name, incarnation in self.begun:
             self.runner.run(self.model.discard(name, incarnation))
-        self._same(lambda driver: driver.all())
+        self._same(_everything)
 
     def _close_readers(self) -> None:
         for reader in itertools.chain.from_iterable(self.readers):
@@ -305,6 +307,11 @@ class StoreMachine(RuleBasedStateMachine):
 def _part(info: StreamInfo, share: tuple[float, float]) -> tuple[int, int]:
     start, stop = sorted(round(part * info.tail) for part in share)
     return start, stop
+
+
+async def _everything(driver: Driver) -> object:
+    streams = await driver.all()
+    return streams, [await driver.view(name, producer=producer) for name in streams for producer in PRODUCERS]
 
 
 async def _outcome(work: Awaitable[Any]) -> object:

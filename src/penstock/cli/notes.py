@@ -1,0 +1,20 @@
+"""What the client logs on the way (retries), as lines for the person at the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"penstock: {record.getMessage()}\n")
+        sys.stderr.flush()
+
+
+def show_warnings() -> None:
+    """Show the client's warnings on the standard error output from now on."""
+    logger = logging.getLogger("penstock.client")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines(logging.WARNING))
+        logger.propagate = False

@@ -6,6 +6,8 @@ A *stream* is a named, append-only sequence of bytes. Its bytes are addressed by
 
 from __future__ import annotations
 
+import os
+import random
 import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -53,8 +55,15 @@ def check_name(name: str) -> str:
 
 
 def new_incarnation() -> str:
-    """Return an id for a stream that is being created: 16 characters, safe in URLs, headers and file names."""
-    return secrets.token_hex(8)
+    """Return an id for a stream that is being created: 16 characters, safe in URLs, headers and file names.
+
+    It must be new, not secret: so it comes from a generator of this process, not from the system at each append.
+    """
+    return f"{_ids.getrandbits(64):016x}"
+
+
+_ids = random.Random(secrets.randbits(256))  # noqa: S311 - see above
+os.register_at_fork(after_in_child=lambda: _ids.seed(secrets.randbits(256)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,14 +44,19 @@ class FilesDoor:
     backoff: Backoff
     patience: Backoff
 
-    async def head(self, name: str) -> RemoteStream:
-        """Return what the name shows now, with its digest where the server knows it; trying once.
+    async def head(self, name: str, *, digest: bool = True) -> RemoteStream:
+        """Return what the name shows now, trying once.
+
+        Args:
+            name: the stream's name.
+            digest: whether to ask for the digest of a closed stream, which the server may have to compute.
 
         Raises:
             StreamNotFound: it shows nothing.
             Unreachable, NotNow: it is worth trying again.
         """
-        async with self.engine.exchange("HEAD", path_of(self.prefix, name), headers=WANT_DIGEST) as answer:
+        headers = WANT_DIGEST if digest else {}
+        async with self.engine.exchange("HEAD", path_of(self.prefix, name), headers=headers) as answer:
             if answer.status != 200:
                 raise refuse(await answer.refusal(name), now=time.time)
             return remote_from_headers(name, answer.url, answer.headers)

@@ -14,13 +14,16 @@ from typing import Final
 
 from penstock.client.door import ALGORITHM, WANT_DIGEST, FilesDoor, Progress
 from penstock.client.engine import Answer
-from penstock.client.errors import ClientError, CorruptTransfer, Unreachable
+from penstock.client.errors import ClientError, CorruptTransfer, ServerError, Unreachable
 from penstock.client.paths import path_of
 from penstock.client.remote import RemoteStream, digests_from, remote_from_json
 from penstock.client.retry import Failures, NotNow, refuse
 from penstock.client.sources import Digest, Source, SourceLike
-from penstock.errors import PenstockError, PreconditionFailed, StreamIsOpen
+from penstock.errors import PenstockError, PreconditionFailed, StreamIsOpen, StreamNotFound
 from penstock.model import OCTETS
+
+_LARGE: Final = 1024 * 1024
+"""Bytes that are not sent before it is known that the server would not refuse them."""
 
 _SILENCE: Final = 600.0
 """Seconds to wait for the answer after the last byte: the server may have gigabytes to bring safely to the disk."""
@@ -86,7 +89,30 @@ class Upload:
                     raise
                 return ours
 
+    async def _look(self) -> None:
+        """Find out beforehand what the server would refuse: it may say so only when all the bytes are sent.
+
+        Raises:
+            StreamIsOpen, PreconditionFailed: as the server would.
+            Unreachable, NotNow: it is worth trying again.
+        """
+        shown: RemoteStream | None = None
+        try:
+            shown = await self.door.head(self.name, digest=False)
+        except StreamNotFound:
+            pass
+        except ServerError:
+            return  # whoever may write need not be allowed to look
+        if "if-none-match" in self.headers and shown is not None:
+            raise PreconditionFailed(self.name)
+        if "if-match" in self.headers and (shown is None or shown.etag != self.headers["if-match"]):
+            raise PreconditionFailed(self.name)
+        if shown is not None and shown.state == "open":
+            raise StreamIsOpen(self.name)
+
     async def _once(self) -> RemoteStream:
+        if self.source.length is None or self.source.length >= _LARGE:
+            await self._look()
         digest = hashlib.sha256() if self.verify else None
         headers = self.headers | (WANT_DIGEST if self.verify else {})
         if self.source.length is not None:

@@ -42,6 +42,7 @@ PAGE = 1000
 """The most streams that one `list` returns."""
 
 _SWEEP_BATCH = 100
+_RETRY = 1.0
 
 
 class SystemClock:
@@ -73,6 +74,8 @@ class StreamService:
         self._sweep_every = sweep_every
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
+        self._leftover: dict[str, StreamInfo] = {}
+        self._unswept = asyncio.Event()
         self._digesting: dict[tuple[str, str], asyncio.Task[bytes]] = {}
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -391,6 +394,17 @@ class StreamService:
 
         return _there(await self.commit(name, decide, incarnation=incarnation, size=rules.size_of(data)))
 
+    async def discard(self, draft: StreamInfo) -> None:
+        """Remove a draft that will not be completed. Where the storage cannot do that now, it is tried again."""
+        try:
+            await self.commit(draft.name, rules.discard, incarnation=draft.incarnation, durable=False)
+        except PenstockError as error:
+            logger.warning("An unfinished upload could not be removed yet: %s", error)
+            self._leftover[draft.incarnation] = draft
+            self._unswept.set()
+        else:
+            self._leftover.pop(draft.incarnation, None)
+
     async def close(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
         """Close a stream: nothing more can be appended. Again is harmless."""
         return (await self.append(name, (), close=True, incarnation=incarnation)).info
@@ -462,7 +476,14 @@ class StreamService:
                 await self._store.tidy()
             except PenstockError as error:
                 logger.warning("The sweep of expired streams failed, and will be tried again: %s", error)
-            await asyncio.sleep(self._sweep_every)
+            if self._leftover:
+                await asyncio.sleep(_RETRY)
+                for draft in list(self._leftover.values()):
+                    await self.discard(draft)
+            else:
+                self._unswept.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._unswept.wait(), self._sweep_every)
 
 
 def _there(change: Change) -> StreamInfo:

@@ -112,4 +112,4 @@ class Draft(Writer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._published:
-            await uninterrupted(self._commit(rules.discard))
+            await uninterrupted(self._service.discard(self._info))

@@ -8,6 +8,7 @@ Layout of the folder::
 
     catalog.sqlite3          heads, metadata, producers, small appends
     commit.lock              held by the process that commits
+    reserve                  room for deletions on a full disk
     instances/<id>           a lock file for each running store; a free one belongs to a process that ended
     blobs/<2 hex>/<id>       the bytes of one incarnation
 """

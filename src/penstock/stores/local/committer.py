@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from penstock.errors import StorageFailed
+from penstock.errors import StorageFailed, StorageFull
 from penstock.stores.local.batch import Batch
 from penstock.stores.local.catalog import Catalog, EngineError, translate
+from penstock.stores.local.reserve import Reserve
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class _Job(Generic[T]):
     durable: bool
     future: Future[T] | asyncio.Future[T]
     loop: asyncio.AbstractEventLoop | None
+    lean: bool
     result: T | None = None
     error: BaseException | None = None
 
@@ -49,10 +51,12 @@ class Committer:
         lock: a file to lock while committing. SQLite makes processes that write at once poll with growing pauses; a
             file lock lets them queue, and wakes the next one at once.
         instance: the id of this store.
+        reserve: room for deletions on a full disk.
     """
 
-    def __init__(self, path: Path, lock: Path, instance: str) -> None:
+    def __init__(self, path: Path, lock: Path, instance: str, reserve: Reserve) -> None:
         self._path = path
+        self._reserve = reserve
         self._instance = instance
         self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -62,17 +66,23 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="penstock-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, apply: Callable[[Batch], T], *, durable: bool) -> Future[T]:
-        """Have a job done in the next transaction; for threads. A job that raises must have changed nothing."""
+    def submit(self, apply: Callable[[Batch], T], *, durable: bool, lean: bool = True) -> Future[T]:
+        """Have a job done in the next transaction; for threads.
+
+        Args:
+            apply: the job. One that raises must have changed nothing; it may be called again with another batch.
+            durable: whether the transaction must be on the disk at its end.
+            lean: whether it adds no bytes (a deletion, a close): such jobs go through on a full disk too.
+        """
         future: Future[T] = Future()
-        self._put(_Job(apply, durable, future, None))
+        self._put(_Job(apply, durable, future, None, lean))
         return future
 
-    def submit_async(self, apply: Callable[[Batch], T], *, durable: bool) -> asyncio.Future[T]:
+    def submit_async(self, apply: Callable[[Batch], T], *, durable: bool, lean: bool = True) -> asyncio.Future[T]:
         """The same, for the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(apply, durable, future, loop))
+        self._put(_Job(apply, durable, future, loop, lean))
         return future
 
     def _put(self, job: _Job[T]) -> None:
@@ -133,6 +143,20 @@ class Committer:
     def _commit(self, catalog: Catalog, jobs: list[_Job[Any]]) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
+            error = self._transact(catalog, jobs)
+            lean = [job for job in jobs if job.lean and job.error is None]
+            if isinstance(error, StorageFull) and lean and self._reserve.release():
+                # On a full disk one must still be able to delete.
+                self._fail([job for job in jobs if not job.lean], error)
+                error, jobs = self._transact(catalog, lean), lean
+            if error is not None:
+                self._fail(jobs, error)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _transact(self, catalog: Catalog, jobs: list[_Job[Any]]) -> Exception | None:
+        """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
+        try:
             catalog.begin(durable=any(job.durable for job in jobs))
             batch = Batch(catalog, self._instance)
             for job in jobs:
@@ -142,10 +166,12 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is handed to those who wait
             with suppress(EngineError):
                 catalog.rollback()
-            for job in jobs:
-                job.error = job.error or _explained(error)
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            return translate(error) if isinstance(error, (EngineError, OSError)) else error
+        return None
+
+    def _fail(self, jobs: list[_Job[Any]], error: Exception) -> None:
+        for job in jobs:
+            job.error = job.error or error
 
     def _do(self, job: _Job[T], batch: Batch) -> None:
         try:
@@ -154,10 +180,6 @@ class Committer:
             raise
         except Exception as error:  # noqa: BLE001 - the job's own: a rule said no; the others go on
             job.error = error
-
-
-def _explained(error: Exception) -> Exception:
-    return translate(error) if isinstance(error, (EngineError, OSError)) else error
 
 
 def _resolve(jobs: list[_Job[Any]]) -> None:

@@ -24,6 +24,7 @@ from penstock.stores.local.catalog import NOBODY, Catalog, Head, translated
 from penstock.stores.local.committer import Committer
 from penstock.stores.local.instances import Instance
 from penstock.stores.local.reader import LocalReader
+from penstock.stores.local.reserve import Reserve
 
 T = TypeVar("T")
 Durability: TypeAlias = Literal["fsync", "os"]
@@ -70,7 +71,8 @@ class LocalStore:
                     first.migrate()
                 finally:
                     first.close()
-        self._committer = Committer(self._catalog_path, self._path / "commit.lock", self._instance.id)
+        self._reserve = Reserve(self._path / "reserve")
+        self._committer = Committer(self._catalog_path, self._path / "commit.lock", self._instance.id, self._reserve)
         # Reads are short; appends to files wait for the disk, and must not keep reads waiting.
         self._readers = ThreadPoolExecutor(8, "penstock-read")
         self._writers = ThreadPoolExecutor(16, "penstock-write")
@@ -175,7 +177,7 @@ class LocalStore:
             with suppress(Moved):
                 return self._follow_up(
                     await self._committer.submit_async(
-                        lambda batch: self._carry_out(batch, commit), durable=commit.durable
+                        lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=not size
                     )
                 )
         loop = asyncio.get_running_loop()
@@ -235,7 +237,10 @@ class LocalStore:
                 blob.cut(head.filed)
 
     def _submit(self, commit: Commit) -> Applied:
-        return self._committer.submit(lambda batch: self._carry_out(batch, commit), durable=commit.durable).result()
+        lean = commit.filed is None or commit.filed.start == commit.filed.stop
+        return self._committer.submit(
+            lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=lean
+        ).result()
 
     def _view(self, commit: Commit) -> View:
         catalog = self.catalog()
@@ -303,6 +308,7 @@ class LocalStore:
         await uninterrupted(loop.run_in_executor(self._writers, _translating, self._tidy))
 
     def _tidy(self) -> None:
+        self._reserve.fill()
         with self._instance.ended() as ended:
             for instance in (*ended, NOBODY):
                 self._settle_instance(instance)

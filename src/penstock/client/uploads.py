@@ -77,17 +77,15 @@ class Upload:
                 if not self.source.rewind():
                     raise (error.error if isinstance(error, NotNow) else error) from None
                 await failures.add(error)
-            except StreamIsOpen as error:
-                # A try that broke off shows under the name until the server has noticed, so this may be our own.
-                if not failures.count or not self.source.rewind():
+            except (StreamIsOpen, PreconditionFailed) as error:
+                # What is in the way may be our own: a try that broke off shows until the server has noticed that, and
+                # one that succeeded is there although its answer was lost.
+                shown = await self._shown() if failures.count else None
+                if shown is not None and shown.digests.get(ALGORITHM, b"") == self._sent:
+                    return shown
+                if shown is None or shown.state != "open" or not self.source.rewind():
                     raise
                 await failures.add(NotNow(error, None))
-            except PreconditionFailed:
-                # The answer to a try that succeeded may have been lost: then what forbids the next one is ours.
-                ours = await self._ours() if failures.count and self._sent is not None else None
-                if ours is None:
-                    raise
-                return ours
 
     async def _look(self) -> None:
         """Find out beforehand what the server would refuse: it may say so only when all the bytes are sent.
@@ -103,12 +101,12 @@ class Upload:
             pass
         except ServerError:
             return  # whoever may write need not be allowed to look
+        if shown is not None and shown.state == "open":
+            raise StreamIsOpen(self.name)
         if "if-none-match" in self.headers and shown is not None:
             raise PreconditionFailed(self.name)
         if "if-match" in self.headers and (shown is None or shown.etag != self.headers["if-match"]):
             raise PreconditionFailed(self.name)
-        if shown is not None and shown.state == "open":
-            raise StreamIsOpen(self.name)
 
     async def _once(self) -> RemoteStream:
         if self.source.length is None or self.source.length >= _LARGE:
@@ -147,10 +145,8 @@ class Upload:
         except ValueError as error:
             raise ClientError(f"{answer.url} took the bytes, but did not say so as a penstock server does.") from error
 
-    async def _ours(self) -> RemoteStream | None:
-        """Return what the name shows, if that is what was sent."""
+    async def _shown(self) -> RemoteStream | None:
         try:
-            shown = await self.door.head(self.name)
+            return await self.door.head(self.name)
         except (PenstockError, NotNow):
             return None
-        return shown if shown.digests.get(ALGORITHM) == self._sent else None

@@ -50,11 +50,14 @@ async def answer(service: StreamService, request: Request, name: str) -> Respons
 async def _answer(service: StreamService, request: Request, reader: Reader) -> Response:
     info = reader.info
     asked = "follow" in request.query_params
+    snapshot, growing = etag_of(info), growing_etag_of(info)
     representation = Representation(
         length=info.tail,
         complete=info.complete,
         # Whoever follows asks for the whole stream that there will be: of one incarnation, that is one thing only.
-        etag=growing_etag_of(info) if asked else etag_of(info),
+        etag=growing if asked else snapshot,
+        # That is what it has become, so that who followed it while it grew can resume.
+        also=(snapshot, growing) if info.complete else (),
         last_modified=info.modified_at,
         content_type=info.content_type,
         headers=await _headers(service, request, reader),
@@ -93,7 +96,7 @@ def _answer_growing(
     info = reader.info
     snapshot, growing = etag_of(info), growing_etag_of(info)
     representation = replace(
-        representation, etag=growing, headers={**representation.headers, "cache-control": "no-store"}
+        representation, etag=growing, headers={**representation.headers, "cache-control": "no-store, no-transform"}
     )
     not_modified = check_conditions(request, representation)
     if not_modified is not None:

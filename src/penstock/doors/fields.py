@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import mimetypes
+import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.requests import Request
 
+from penstock.errors import InvalidName
 from penstock.model import OCTETS, StreamInfo, StreamSpec, check_name
 from penstock.protocols.conditional import ETag
 from penstock.protocols.disposition import filename_from
 from penstock.toolkit.problems import bad_request
 
-_LONGEST_TTL = 100 * 365 * 86400
+_LONGEST_TTL: Final = 100 * 365 * 86400
+
+_MEDIA_TYPE: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+[ \t]*(?:;[ -~\t]*)?", re.ASCII)
+_MAX_CONTENT_TYPE: Final = 255
+
+_SUFFIXES: Final = mimetypes.MimeTypes()  # Python's own table: the machine's differs from server to server
+for _suffix, _type in {
+    ".jsonl": "application/x-ndjson",
+    ".log": "text/plain",
+    ".md": "text/markdown",
+    ".ndjson": "application/x-ndjson",
+    ".webp": "image/webp",
+}.items():
+    _SUFFIXES.add_type(_type, _suffix)
+_COMPRESSED: Final = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
 def name_in(request: Request) -> str:
@@ -25,16 +42,28 @@ def name_in(request: Request) -> str:
         InvalidName: it cannot name a stream.
         RequestError: it has an encoded slash, which some proxies decode and some do not.
     """
-    raw = request.scope.get("raw_path")
-    if isinstance(raw, bytes) and b"%2f" in raw.split(b"?")[0].lower():
-        raise bad_request("The name in the URL has an encoded slash (%2F). Write slashes of names as they are.")
     name: str = request.path_params["name"]
+    raw = request.scope.get("raw_path")
+    if isinstance(raw, bytes):
+        path = raw.partition(b"?")[0]
+        if b"%2f" in path.lower():
+            raise bad_request("The name in the URL has an encoded slash (%2F). Write slashes of names as they are.")
+        _check_utf8(name, path)
     return check_name(name)
+
+
+def _check_utf8(name: str, path: bytes) -> None:
+    """Refuse what is not UTF-8: servers decode it to U+FFFD, by which many URLs would be one name."""
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise InvalidName(name, "in the URL, it is not percent-encoded UTF-8") from None
 
 
 def url_of(request: Request, route: str, name: str) -> str:
     """Return the path of a stream's URL, with whatever the application is mounted under."""
-    path = str(request.app.url_path_for(route, name=name))
+    # A prefix may have parameters of its own (/users/{user}/files): they are what they are in this request.
+    path = str(request.app.url_path_for(route, **{**request.path_params, "name": name}))
     root: str = request.scope.get("root_path", "").rstrip("/")
     return root + quote(path, safe="/")
 
@@ -93,18 +122,33 @@ def described(info: StreamInfo, url: str) -> dict[str, Any]:
     }
 
 
-def content_type_of(request: Request, default: str = OCTETS) -> str:
-    """Return the declared content type of the body.
+def content_type_of(request: Request, *names: str) -> str:
+    """Return the declared content type of the body; without one, what the suffixes of names tell, the first first.
 
     Raises:
         RequestError: it is not a media type.
     """
     value = request.headers.get("content-type", "").strip()
     if not value:
-        return default
-    if "/" not in value.split(";")[0] or not value.isascii() or not value.isprintable() or len(value) > 255:
+        return next((guess for guess in map(_guessed, names) if guess is not None), OCTETS)
+    if not _MEDIA_TYPE.fullmatch(value) or len(value) > _MAX_CONTENT_TYPE:
         raise bad_request("Content-Type must be a media type, such as text/csv.")
     return value
+
+
+def _guessed(name: str) -> str | None:
+    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+    if not stem:
+        return None
+    # The suffix only: of a name that looks like a URL, it would read the scheme.
+    media_type, coding = _SUFFIXES.guess_type(f"x.{suffix}")
+    # Of a compressed file, the bytes are those of the compressed file, whatever is in it.
+    return media_type if coding is None else _COMPRESSED.get(coding)
+
+
+def filename_of(request: Request) -> str | None:
+    """Return the file name that a request tells, or None."""
+    return filename_from(request.headers.get("content-disposition", ""))
 
 
 def spec_of(request: Request, content_type: str, length: int | None, now: Callable[[], float]) -> StreamSpec:
@@ -113,7 +157,7 @@ def spec_of(request: Request, content_type: str, length: int | None, now: Callab
     Raises:
         RequestError: a field is not as it must be.
     """
-    filename = filename_from(request.headers.get("content-disposition", ""))
+    filename = filename_of(request)
     return StreamSpec(
         content_type=content_type,
         length=length,
@@ -138,10 +182,13 @@ def _expires_at(request: Request, now: float) -> float | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise bad_request("Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z.")
-    if moment.timestamp() <= now:
+        if moment.tzinfo is None:
+            raise ValueError("no zone")
+        seconds = moment.astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):  # the latter: in UTC it is not in the years 1 to 9999
+        raise bad_request(
+            "Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z."
+        ) from None
+    if seconds <= now:
         raise bad_request("Stream-Expires-At is in the past.")
-    return moment.timestamp()
+    return seconds

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
-from penstock.doors.fields import content_type_of, etag_of, spec_of
+from penstock.doors.fields import content_type_of, etag_of, filename_of, spec_of
 from penstock.errors import DigestMismatch, PreconditionFailed
 from penstock.model import Buffer, StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
@@ -41,7 +41,7 @@ async def receive(
     length = content_length(request)
     given = _given_digests(request)
     hasher = Hasher({*given, *_wanted_digest(request)})
-    spec = spec_of(request, content_type_of(request), length, service.now)
+    spec = spec_of(request, content_type_of(request, name, filename_of(request) or ""), length, service.now)
     condition = Conditions(request, name)
     chunks = limited(request, max_size)
     if length is not None and length <= _SMALL:
@@ -78,6 +78,8 @@ class Conditions:
     def __call__(self, info: StreamInfo | None) -> None:
         """Raise `PreconditionFailed` if ``info`` is not what the request depends on."""
         self.found = info is not None
+        if info is None and self._method == "DELETE":
+            return  # that is a 404, before which conditions do not count (RFC 9110 section 13.2.1)
         verdict = evaluate(
             self._preconditions,
             method=self._method,

@@ -29,6 +29,7 @@ class Representation:
         length: how many bytes there are.
         complete: whether that is all there will ever be; otherwise the complete length is unknown (``*``).
         etag: a strong entity tag.
+        also: further strong entity tags that If-Range may name, under which the same bytes are known.
         last_modified: Unix seconds, or None.
         content_type: the media type.
         headers: further fields.
@@ -37,6 +38,7 @@ class Representation:
     length: int
     etag: ETag
     content_type: str
+    also: tuple[ETag, ...] = ()
     complete: bool = True
     last_modified: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +124,7 @@ def respond(request: Request, representation: Representation, read: ReadRange, r
         release()
         return not_modified
     length = representation.length
-    specs = requested_ranges(request, representation.etag)
+    specs = requested_ranges(request, representation.etag, *representation.also)
     if specs is None or not length:  # of nothing, no range can be told from another
         fields = {**representation.fields(), "content-length": str(length)}
         return StreamedBody(read(0, length), 200, fields, release=release)

@@ -76,10 +76,10 @@ class Batch:
             self._names[name] = self._known(self.catalog.by_name(name))
         return self._names[name]
 
-    def by_incarnation(self, incarnation: str) -> Slot | None:
-        """Return an incarnation."""
-        slot = self._incarnations.get(incarnation)
-        return slot if slot is not None else self._known(self.catalog.by_incarnation(incarnation))
+    def by_incarnation(self, incarnation: str, name: str) -> Slot | None:
+        """Return an incarnation of a name."""
+        slot = self._incarnations.get(incarnation) or self._known(self.catalog.by_incarnation(incarnation))
+        return slot if slot is not None and slot.head.info.name == name else None
 
     def _known(self, head: Head | None) -> Slot | None:
         if head is None:
@@ -91,7 +91,7 @@ class Batch:
         current = self.by_name(commit.name)
         target = current
         if commit.incarnation is not None and (current is None or current.head.info.incarnation != commit.incarnation):
-            target = self.by_incarnation(commit.incarnation)
+            target = self.by_incarnation(commit.incarnation, commit.name)
         change = commit.decide(self._view(target, current, commit.producer))
         if change.duplicate:
             return Applied(change)
@@ -134,10 +134,10 @@ class Batch:
                 self.catalog.drop_chunks(head.key, commit.filed.start)
             head.filed = commit.filed.stop
             head.synced = commit.durable
-        elif change.data:
+        else:
             if not slot.pending:
                 slot.pending_at = head.info.tail
-            slot.pending += change.data
+            slot.pending += filter(len, change.data)
         head.info = info
         head.owner = self._instance if info.provisional else None
         slot.dirty = True

@@ -199,23 +199,30 @@ class LocalStore:
         appends go on meanwhile; if one moved the tail, the commit is refused (`Moved`), and all is done again.
         """
         while True:
-            change = commit.decide(self._view(commit))
+            view, _ = self._look(commit)
+            change = commit.decide(view)
             if change.duplicate or change.info is None or not (change.data or change.info.tail):
                 return self._submit(commit)
             incarnation = change.info.incarnation
             self._unsettle(incarnation)
             with self.blobs.locked(incarnation) as blob:
-                head = self.catalog().by_incarnation(incarnation) or Head(key=0, info=replace(change.info, tail=0))
+                view, head = self._look(commit)
                 try:
-                    return self._write_and_submit(blob, head, change, commit)
+                    return self._write_and_submit(blob, head, commit.decide(view), incarnation, commit)
                 except Moved:
                     continue
                 except PenstockError as error:
                     if not isinstance(error, StorageFailed):  # of which it is not certain that nothing was committed
-                        self._undo(blob, head)
+                        self._undo(blob, incarnation)
                     raise
 
-    def _write_and_submit(self, blob: Blob, head: Head, change: Change, commit: Commit) -> Applied:
+    def _write_and_submit(
+        self, blob: Blob, head: Head | None, change: Change, incarnation: str, commit: Commit
+    ) -> Applied:
+        if change.duplicate or change.info is None or change.info.incarnation != incarnation:
+            raise Moved
+        if head is None or head.info.incarnation != incarnation:  # it is to be created
+            head = Head(key=0, info=StreamInfo(name=commit.name, incarnation=incarnation))
         start = head.info.tail
         loose = [data for _, data in self.catalog().chunks(head.key, head.filed, start)]
         with translated():
@@ -224,13 +231,13 @@ class LocalStore:
             synced = self._fsync and (commit.durable or bool(loose))
             if synced:
                 blob.sync(folders=not (head.filed and head.synced))
-        filed = Filed(head.info.incarnation, start, start + sum(map(len, change.data)))
+        filed = Filed(incarnation, start, start + sum(map(len, change.data)))
         return self._submit(replace(commit, filed=filed, durable=synced))
 
-    def _undo(self, blob: Blob, head: Head) -> None:
+    def _undo(self, blob: Blob, incarnation: str) -> None:
         """Take back what was written for an append that was refused."""
-        incarnation = head.info.incarnation
-        if self.catalog().by_incarnation(incarnation) is None:
+        head = self.catalog().by_incarnation(incarnation)
+        if head is None:
             self._in_background(self._remove_file, incarnation)
         else:
             with suppress(OSError):
@@ -242,17 +249,20 @@ class LocalStore:
             lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=lean
         ).result()
 
-    def _view(self, commit: Commit) -> View:
+    def _look(self, commit: Commit) -> tuple[View, Head | None]:
+        """Return the state to decide on, outside of a transaction, and the target's head."""
         catalog = self.catalog()
         with catalog.snapshot():
             current = catalog.by_name(commit.name)
             target = current
             if commit.incarnation is not None and (current is None or current.info.incarnation != commit.incarnation):
                 target = catalog.by_incarnation(commit.incarnation)
+                if target is not None and target.info.name != commit.name:
+                    target = None
             known = None
             if target is not None and commit.producer is not None:
                 known = catalog.producer(target.key, commit.producer)
-            return View(None if target is None else target.info, None if current is None else current.info, known)
+        return View(_info(target), _info(current), known), target
 
     def _unsettle(self, incarnation: str) -> None:
         """Let others know that the file may have to be looked after, before it is touched."""
@@ -336,6 +346,10 @@ class LocalStore:
                 if head is not None:
                     blob.cut(head.filed)
         self._committer.submit(lambda batch: batch.catalog.settle(incarnation, instance), durable=False).result()
+
+
+def _info(head: Head | None) -> StreamInfo | None:
+    return None if head is None else head.info
 
 
 def _settle(batch: Batch, incarnation: str, instances: tuple[str, ...]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
 
 from penstock.core.ports import Change, View
-from penstock.errors import OffsetMismatch, StreamExists, StreamGone, StreamNotFound
+from penstock.errors import OffsetMismatch, PenstockError, StreamExists, StreamGone, StreamNotFound
 from penstock.model import Buffer, Producer, ProducerState, StreamSpec, new_incarnation
 from penstock.testing.driver import flow
 from penstock.testing.harness import Lab, StoreHarness, law
@@ -136,6 +137,24 @@ class CommitLaws(StoreHarness):
         assert sorted(stop - start for start, stop in spans) == sorted(sizes)
         assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
         assert await lab.content("s") == flow("s", 0, sum(sizes))
+
+    @law
+    async def test_small_appends_do_not_keep_a_large_one_waiting_for_ever(self, lab: Lab) -> None:
+        await lab.create("s")
+        done = asyncio.Event()
+
+        async def keep_appending() -> None:
+            while not done.is_set():
+                await lab.append("s", b"x" * 100)
+                await asyncio.sleep(0)
+
+        others = [asyncio.create_task(keep_appending()) for _ in range(4)]
+        large = asyncio.create_task(lab.append("s", bytes(8_000_000)))
+        await asyncio.wait([large], timeout=10)
+        in_time = large.done()
+        done.set()
+        await asyncio.gather(large, *others)
+        assert in_time
 
     @law
     async def test_of_many_who_append_at_one_offset_one_succeeds(self, lab: Lab) -> None:
@@ -365,6 +384,31 @@ class CommitLaws(StoreHarness):
             await lab.append("s", flow("s", start, size), durable=False)
             assert (await lab.info("s")).tail == start + size
         assert await lab.content("s") == flow("s", 0, 100_013)
+
+    @law
+    async def test_a_value_that_cannot_be_kept_is_refused_and_harms_no_others(self, lab: Lab) -> None:
+        await lab.create("s")
+        for spec in (
+            StreamSpec(length=2**64),
+            StreamSpec(content_type="\ud800"),
+            StreamSpec(metadata={"key": "\ud800"}),
+            StreamSpec(metadata={"\udfff": "value"}),
+        ):
+            await self._harms_no_others(lab, lab.create("odd", spec=spec))
+            if await lab.store.load("odd") is not None:
+                await lab.delete("odd")
+        await lab.create("odd")
+        await self._harms_no_others(lab, lab.append("odd", b"a", producer=Producer("p", 2**64, 0)))
+        await self._harms_no_others(lab, lab.append("odd", b"a", producer=Producer("\ud800", 0, 0)))
+        await self._harms_no_others(lab, lab.fail("odd", "no such file: \udcff"))
+
+    async def _harms_no_others(self, lab: Lab, odd: Awaitable[Change]) -> None:
+        first, result, last = await asyncio.gather(
+            lab.append("s", b"a"), odd, lab.append("s", b"b"), return_exceptions=True
+        )
+        assert isinstance(first, Change)
+        assert isinstance(last, Change)
+        assert isinstance(result, Change | PenstockError)
 
     @law
     async def test_a_deleted_stream_is_gone_and_its_name_is_free(self, lab: Lab) -> None:

@@ -119,22 +119,29 @@ class InterruptionLaws(StoreHarness):
 
     @law
     async def test_stop_finishes_the_commits_under_way(self, lab: Lab) -> None:
-        for number in range(20):
-            await lab.create(f"s{number}")
-        tasks = [
-            asyncio.create_task(lab.append(f"s{number}", flow(f"s{number}", 0, 100_000 if number % 4 else 10)))
-            for number in range(20)
-        ]
-        await turns(3)
-        await lab.stop()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(result, Change | PenstockError) for result in results)
-        await lab.reopen(crash=False)
-        for number, result in enumerate(results):
-            content = await lab.content(f"s{number}")
-            assert content == flow(f"s{number}", 0, len(content))
-            if isinstance(result, Change):
-                assert len(content) == result.offset
+        for delay in range(6):
+            names = [f"{delay}/{number}" for number in range(20)]
+            for number, name in enumerate(names):
+                await lab.create(name)
+                await lab.append(name, flow(name, 0, 70_000 if number % 2 else 9), durable=False)
+            tails = {name: (await lab.info(name)).tail for name in names}
+            tasks = {
+                name: asyncio.create_task(lab.append(name, flow(name, tails[name], 100_000 if number % 4 < 2 else 10)))
+                for number, name in enumerate(names)
+            }
+            await turns(delay)
+            await lab.stop()
+            results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+            strange = [result for result in results if not isinstance(result, Change | PenstockError)]
+            assert not strange, "what came too late is refused in the words of the domain"
+            await lab.reopen(crash=False)
+            for name, result in zip(names, results, strict=True):
+                content = await lab.content(name)
+                assert content == flow(name, 0, len(content))
+                if isinstance(result, Change):
+                    assert len(content) == result.offset
+                else:
+                    assert len(content) == tails[name]
 
     def test_stop_releases_every_thread_and_file(self, tmp_path: Path) -> None:
         async def work(path: Path) -> None:

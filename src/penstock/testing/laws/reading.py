@@ -184,6 +184,18 @@ class ReadingLaws(StoreHarness):
                 reader.close()
 
     @law
+    async def test_a_reader_of_a_stream_that_was_closed_a_moment_ago_finishes_it_too(self, lab: Lab) -> None:
+        """Whatever a store still has to do with what was appended just now, a delete must not overtake it."""
+        await lab.create("s")
+        parts = [flow(f"part {number}", 0, 60_000) for number in range(80)]
+        changes = await asyncio.gather(*(lab.append("s", part) for part in parts))
+        await lab.append("s", close=True)
+        with await lab.reader("s") as reader:
+            await lab.delete("s")
+            for part, change in zip(parts, changes, strict=True):
+                assert await read_range(reader, change.offset - 60_000, change.offset) == part
+
+    @law
     async def test_a_reader_of_an_open_stream_learns_that_it_was_deleted(self, lab: Lab) -> None:
         for size in (3, 100_000, 2_000_000):
             name = f"s{size}"

@@ -78,6 +78,7 @@ class _Threaded:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports close a turn of the loop later
 
     def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
@@ -103,10 +104,12 @@ class ScriptedServer(_Threaded):
         return [asked.method for asked in self.asked]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await self._exchange(reader, writer):
-                pass
-        writer.transport.abort()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await self._exchange(reader, writer):
+                    pass
+        finally:
+            writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
@@ -124,10 +127,14 @@ class ScriptedServer(_Threaded):
             return False
         length = "transfer-encoding: chunked" if reply.chunked else f"content-length: {len(reply.body)}"
         fields = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        body = b"" if method == "HEAD" else reply.body
-        framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if reply.chunked and body else body
-        if reply.cut is not None:
-            framed = framed[: reply.cut + (framed.index(b"\r\n") + 2 if reply.chunked else 0)]
+        body = reply.body[: reply.cut]
+        if method == "HEAD":
+            framed = b""
+        elif reply.chunked:
+            framed = (b"%x\r\n%b" % (len(reply.body), body) if body else b"") + b"\r\n0\r\n\r\n"[2 * (not body) :]
+            framed = framed[: framed.index(body) + len(body)] if reply.cut is not None else framed
+        else:
+            framed = body
         writer.write(f"HTTP/1.1 {reply.status} X\r\n{length}\r\n{fields}\r\n".encode() + framed)
         await writer.drain()
         if reply.cut is not None:

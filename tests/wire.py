@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 _MOST = 1024 * 1024
 
@@ -52,6 +56,7 @@ class Connection:
 
     async def begin(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> None:
         """Send a request's head."""
+        self._method = method
         fields = {"host": "127.0.0.1", **(headers or {})}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         await self.write("\r\n".join([*lines, "\r\n"]).encode())
@@ -77,13 +82,15 @@ class Connection:
 
     async def body(self) -> AsyncIterator[bytes]:
         """Yield the answer's body as it comes; `Broken` if its framing says that there is more."""
+        if self._method == "HEAD" or self.status in {204, 304}:
+            return
         try:
             if self.headers.get("transfer-encoding") == "chunked":
                 while size := int(await self._reader.readuntil(b"\r\n"), 16):
                     yield (await self._reader.readexactly(size + 2))[:-2]
                 await self._reader.readexactly(2)
                 return
-            left = 0 if self.status == 204 else int(self.headers["content-length"])
+            left = int(self.headers["content-length"])
             while left:
                 data = await self._reader.read(min(left, _MOST))
                 if not data:
@@ -130,6 +137,14 @@ async def request(
         return await connection.request(method, path, body, headers)
 
 
+async def until(probe: Callable[[], Awaitable[T]], expected: T, seconds: float = 30.0) -> None:
+    """Ask again and again, until the answer is the expected one."""
+    deadline = time.monotonic() + seconds
+    while (found := await probe()) != expected:
+        assert time.monotonic() < deadline, f"still {found!r}, and not {expected!r}"
+        await asyncio.sleep(0.02)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A server-sent event."""
@@ -151,3 +166,67 @@ async def events(connection: Connection) -> AsyncIterator[Event]:
                 fields[name] = value.removeprefix(" ")
             if "data" in fields:
                 yield Event(fields.get("event", "message"), fields["data"], fields.get("id", ""))
+
+
+class Follower:
+    """A reader of a live stream that comes back with ``Last-Event-ID`` whenever it was cut.
+
+    Args:
+        port: the server's.
+        path: the stream's.
+        rest: called before each connection: after how many events to hang up, or None to stay.
+
+    Attributes:
+        events: what it was told, in order, over all of its connections.
+        times: when each of them came (`time.perf_counter`).
+        connection: the present one.
+        cuts: how many connections ended before the stream did.
+    """
+
+    def __init__(self, port: int, path: str, rest: Callable[[], int | None] = lambda: None) -> None:
+        self.events: list[Event] = []
+        self.times: list[float] = []
+        self.connection: Connection | None = None
+        self.cuts = 0
+        self._port = port
+        self._path = path
+        self._rest = rest
+        self._grown = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow to the end of the stream."""
+        while True:
+            with contextlib.suppress(OSError):
+                if await self._follow():
+                    return
+            self.cuts += 1
+            self.connection = None
+            await asyncio.sleep(0.01)
+
+    async def reach(self, count: int) -> None:
+        """Return once there are this many events."""
+        while len(self.events) < count:
+            self._grown.clear()
+            await self._grown.wait()
+
+    async def _follow(self) -> bool:
+        headers = {"last-event-id": self.events[-1].id} if self.events else {}
+        left = self._rest()
+        async with Connection(self._port) as connection:
+            await connection.begin("GET", f"{self._path}?offset=0", headers)
+            if await connection.head() == 204:
+                return True
+            if connection.status != 200:
+                raise AssertionError(f"{self._path} was answered {connection.status}")
+            self.connection = connection
+            async for event in events(connection):
+                if event.kind == "end":
+                    return True
+                self.events.append(event)
+                self.times.append(time.perf_counter())
+                self._grown.set()
+                if left is not None:
+                    left -= 1
+                    if left <= 0:
+                        return False
+        return False

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Asked, Reply, ScriptedServer
 
 from penstock.client import Client, CorruptTransfer, RemoteStream, ServerError, SourceChanged, Unreachable
 from penstock.client.retry import Backoff
 from penstock.errors import InvalidName, PreconditionFailed, StorageFull, StreamIsOpen, StreamNotFound
 from penstock.protocols.digest import format_digests
 from penstock.protocols.problem import Problem, type_uri
+from scripted import Asked, Reply, ScriptedServer
 
 BIG = os.urandom(3 * 1024 * 1024 + 17)
 

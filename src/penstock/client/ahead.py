@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -70,6 +71,7 @@ class WriteBehind:
         self._held: list[bytes] = []
         self._size = 0
         self._writing: asyncio.Task[None] | None = None
+        self._broken = False  # a write failed: what comes after it must not be written, as if nothing were missing
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,9 +81,12 @@ class WriteBehind:
     ) -> None:
         if error is None:
             await self.flush()
+        elif not self._abandon:
+            # What arrived before the trouble is worth keeping: it need not be sent again.
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await self.flush()
         elif self._writing is not None:
-            if self._abandon:
-                self._writing.cancel()
+            self._writing.cancel()
             await _settled(self._writing)
 
     async def add(self, piece: bytes) -> None:
@@ -95,7 +100,7 @@ class WriteBehind:
 
     async def flush(self) -> None:
         """Wait until everything is written."""
-        while self._held or self._writing is not None:
+        while (self._held and not self._broken) or self._writing is not None:
             if self._writing is None:
                 self._writing = asyncio.create_task(self._work())
             await self._written()
@@ -112,7 +117,11 @@ class WriteBehind:
     async def _work(self) -> None:
         while self._held:
             pieces, self._held, self._size = self._held, [], 0
-            await anyio.to_thread.run_sync(self._write, pieces, abandon_on_cancel=self._abandon)
+            try:
+                await anyio.to_thread.run_sync(self._write, pieces, abandon_on_cancel=self._abandon)
+            except BaseException:
+                self._broken = True
+                raise
             if self._size < self._at_least:
                 return
 

@@ -92,7 +92,7 @@ class Download:
     async def _into(self, destination: Destination, path: Path | None) -> Downloaded:
         restarts = 0
         while True:
-            resumed_at = destination.size
+            resumed_at = destination.size if destination.version is not None else 0
             try:
                 stream, told = await self._bring(destination)
                 break

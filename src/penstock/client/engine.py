@@ -99,7 +99,8 @@ class Engine:
         self.base_url = base_url
         self._timeout = timeout
         transport = _Transport(
-            verify=tls,
+            # Reading the certificates of the world takes a tenth of a second, and plain HTTP has no use for them.
+            verify=tls if base_url.startswith("https:") else False,
             proxy=_proxy_for(base_url),
             socket_options=_KEEP_ALIVE,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=4),

@@ -18,6 +18,7 @@ from penstock.model import Buffer, StreamInfo
 from penstock.protocols.digest import format_digests
 from penstock.protocols.disposition import content_disposition
 from penstock.protocols.ranges import OPEN_ENDED_LAST, ByteRange, RangeSpec, content_range, follows
+from penstock.toolkit.problems import RequestError
 from penstock.toolkit.representations import (
     ReadRange,
     Representation,
@@ -42,6 +43,10 @@ async def answer(service: StreamService, request: Request, name: str) -> Respons
     reader = await service.open(name)
     try:
         return await _answer(service, request, reader)
+    except RequestError as error:
+        reader.close()
+        error.headers.update(state_fields(reader.info))  # why a range is past the end, for one thing
+        raise
     except BaseException:
         reader.close()
         raise
@@ -64,7 +69,7 @@ async def _answer(service: StreamService, request: Request, reader: Reader) -> R
     )
     if info.complete:
         return respond(request, representation, _reading(reader), reader.close)
-    if asked or info.failure is not None or _asks_to_follow(request):
+    if asked or info.failure is not None or _asks_to_follow(request, info):
         return _answer_growing(service, request, reader, representation)
     return respond(request, representation, _reading(reader), reader.close)
 
@@ -83,9 +88,9 @@ async def _headers(service: StreamService, request: Request, reader: Reader) -> 
     return headers
 
 
-def _asks_to_follow(request: Request) -> bool:
+def _asks_to_follow(request: Request, info: StreamInfo) -> bool:
     """Tell whether a range of an open stream has a very large last position (RFC 8673)."""
-    specs = requested_ranges(request)
+    specs = requested_ranges(request, growing_etag_of(info), etag_of(info))
     return specs is not None and follows(specs)
 
 

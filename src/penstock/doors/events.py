@@ -68,8 +68,11 @@ def _records(start: int) -> Callable[[Chunk | None], bytes]:
 
 
 def _event(offset: int, record: bytes) -> bytes:
-    # A carriage return ends a line of the event stream; the general encoder knows what to do with it.
-    return sse.encode(record, id=offset) if b"\r" in record else sse.event(offset, record)
+    if b"\r" not in record:
+        return sse.event(offset, record)
+    # A carriage return ends a line of the event stream: one that belongs to the record's line end goes, any other one
+    # is read back as a line feed.
+    return sse.encode(record.removesuffix(b"\r"), id=offset)
 
 
 def _bytes(chunk: Chunk | None) -> bytes:

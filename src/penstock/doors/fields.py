@@ -16,7 +16,7 @@ from penstock.errors import InvalidName
 from penstock.model import OCTETS, StreamInfo, StreamSpec, check_name
 from penstock.protocols.conditional import ETag
 from penstock.protocols.disposition import filename_from
-from penstock.toolkit.problems import bad_request
+from penstock.toolkit.problems import RequestError, bad_request
 
 _LONGEST_TTL: Final = 100 * 365 * 86400
 
@@ -60,12 +60,17 @@ def _check_utf8(name: str, path: bytes) -> None:
         raise InvalidName(name, "in the URL, it is not percent-encoded UTF-8") from None
 
 
-def url_of(request: Request, route: str, name: str) -> str:
-    """Return the path of a stream's URL, with whatever the application is mounted under."""
+def base_of(request: Request, route: str) -> str:
+    """Return the path that the URLs of streams begin with, with whatever the application is mounted under."""
     # A prefix may have parameters of its own (/users/{user}/files): they are what they are in this request.
-    path = str(request.app.url_path_for(route, **{**request.path_params, "name": name}))
+    path = str(request.app.url_path_for(route, **{**request.path_params, "name": ""}))
     root: str = request.scope.get("root_path", "").rstrip("/")
     return root + quote(path, safe="/")
+
+
+def url_in(base: str, name: str) -> str:
+    """Return the path of a stream's URL."""
+    return base + quote(name, safe="/")
 
 
 def etag_of(info: StreamInfo) -> ETag:
@@ -146,6 +151,21 @@ def _guessed(name: str) -> str | None:
     return media_type if coding is None else _COMPRESSED.get(coding)
 
 
+def check_coding(request: Request) -> None:
+    """Refuse a body that is not as it is: nobody would know of the coding when it is read.
+
+    Raises:
+        RequestError: ``unsupported-media-type`` (415).
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(
+            "unsupported-media-type",
+            415,
+            "A body with a Content-Encoding is not supported here: send it as it is.",
+            {"accept-encoding": "identity"},
+        )
+
+
 def filename_of(request: Request) -> str | None:
     """Return the file name that a request tells, or None."""
     return filename_from(request.headers.get("content-disposition", ""))
@@ -180,15 +200,17 @@ def _expires_at(request: Request, now: float) -> float | None:
     value = request.headers.get("stream-expires-at")
     if value is None:
         return None
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise ValueError("no zone")
-        seconds = moment.astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):  # the latter: in UTC it is not in the years 1 to 9999
-        raise bad_request(
-            "Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z."
-        ) from None
+    seconds = _unix_time(value)
+    if seconds is None:
+        raise bad_request("Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z.")
     if seconds <= now:
         raise bad_request("Stream-Expires-At is in the past.")
     return seconds
+
+
+def _unix_time(value: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(value)
+        return None if moment.tzinfo is None else moment.astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):  # the latter: in UTC it is not in the years 1 to 9999
+        return None

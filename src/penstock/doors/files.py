@@ -10,27 +10,24 @@ from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import PAGE, StreamService
 from penstock.doors import downloads, uploads
-from penstock.doors.fields import described, etag_of, name_in, state_fields, url_of
+from penstock.doors.fields import base_of, described, etag_of, name_in, state_fields, url_in
 from penstock.doors.hooks import Authorize, OnComplete, authorized, completed
+from penstock.doors.methods import add_other_methods
+from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
-from penstock.toolkit.problems import ProblemRoute, RequestError
+from penstock.toolkit.problems import ProblemRoute
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
 _COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 _BODY = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
-_PROBLEM = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
-
-
-def _bytes(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-
-
-def _problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
-    return {int(status[1:]): {"description": text, **_PROBLEM} for status, text in statuses.items()}
+_REFUSALS = {
+    "_400": "The request is wrong",
+    "_409": "The stream is being written",
+    "_412": "The conditions are not met",
+    "_413": "It is too large",
+    "_507": "The storage is full",
+}
 
 
 def files_router(
@@ -60,9 +57,8 @@ def files_router(
         await authorized(authorize, request, "write", name)
         info, created = await uploads.receive(service, request, name, max_size=max_size)
         await completed(on_complete, info, request)
-        return _stored(info, url_of(request, route, name), 201 if created else 200)
+        return _stored(info, url_in(base_of(request, route), name), 201 if created else 200)
 
-    @router.get("/", summary="List files", responses=_problems(_400="A parameter is wrong"))
     async def listing(
         request: Request,
         prefix: Annotated[str, Query(description="What the names begin with")] = "",
@@ -72,15 +68,23 @@ def files_router(
         """List the streams in the order of their names' bytes."""
         await authorized(authorize, request, "list", prefix)
         page = await service.list(prefix, after=after, limit=limit)
-        streams = [described(info, url_of(request, route, info.name)) for info in page.streams]
+        base = base_of(request, route)
+        streams = [described(info, url_in(base, info.name)) for info in page.streams]
         return JSONResponse({"streams": streams, "next": page.next}, headers={"cache-control": "no-cache"})
+
+    router.get(
+        "/",
+        summary="List files",
+        responses={200: json_of("Some of the streams", PAGE_OF_STREAMS), **problems(_400="A parameter is wrong")},
+    )(listing)
+    router.head("/", include_in_schema=False)(listing)
 
     @router.post(
         "/",
         status_code=201,
         summary="Upload a file under a new name",
         openapi_extra=_BODY,
-        responses=_problems(_400="The request is wrong", _413="It is too large", _507="The storage is full"),
+        responses={201: json_of("The new stream", STREAM), **problems(**_REFUSALS)},
     )
     async def create(
         request: Request, prefix: Annotated[str, Query(description="What the new name begins with")] = ""
@@ -88,19 +92,16 @@ def files_router(
         """Make the body a new stream, under a name that the server chooses."""
         return await taken(request, check_name(prefix + secrets.token_urlsafe(16)))
 
+    add_other_methods(router, "/", _COLLECTION_METHODS)  # before a stream's routes, for which it would have no name
+
     @router.put(
         "/{name:path}",
         summary="Upload a file",
         openapi_extra=_BODY,
         responses={
-            201: {"description": "Created"},
-            **_problems(
-                _400="The request is wrong",
-                _409="The stream is being written",
-                _412="The conditions are not met",
-                _413="It is too large",
-                _507="The storage is full",
-            ),
+            200: json_of("What replaced the stream", STREAM),
+            201: json_of("The new stream", STREAM),
+            **problems(**_REFUSALS),
         },
     )
     async def put(request: Request, name: str) -> Response:
@@ -119,18 +120,18 @@ def files_router(
         summary="Download a file",
         response_class=Response,
         responses={
-            200: _bytes("The whole stream"),
-            206: _bytes("Ranges of it"),
+            200: bytes_of("The whole stream"),
+            206: bytes_of("Ranges of it"),
             304: {"description": "It has not changed"},
-            **_problems(
+            **problems(
                 _404="There is no such stream", _412="The conditions are not met", _416="The ranges are past its end"
             ),
         },
         openapi_extra={
             "parameters": [
-                _parameter("follow", "query", "Read on past the end, until the stream is closed"),
-                _parameter("download", "query", "Ask the browser to save the file, perhaps under this name"),
-                _parameter("Range", "header", "Ranges of bytes, such as bytes=0-99"),
+                parameter("follow", "query", "Read on past the end, until the stream is closed"),
+                parameter("download", "query", "Ask the browser to save the file, perhaps under this name"),
+                parameter("Range", "header", "Ranges of bytes, such as bytes=0-99"),
             ]
         },
     )(get)
@@ -140,7 +141,7 @@ def files_router(
         "/{name:path}",
         status_code=204,
         summary="Delete a file",
-        responses=_problems(_404="There is no such stream", _412="The conditions are not met"),
+        responses=problems(_404="There is no such stream", _412="The conditions are not met"),
     )
     async def delete(request: Request, name: str) -> Response:
         """Delete a stream; who is reading a complete one may finish."""
@@ -149,13 +150,8 @@ def files_router(
         await service.delete(name, condition=uploads.Conditions(request, name))
         return Response(status_code=204)
 
-    _add_other_methods(router, "/", _COLLECTION_METHODS)
-    _add_other_methods(router, "/{name:path}", _METHODS)
+    add_other_methods(router, "/{name:path}", _METHODS, {"accept-ranges": "bytes"})
     return router
-
-
-def _parameter(name: str, place: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "description": description, "required": False, "schema": {"type": "string"}}
 
 
 def _stored(info: StreamInfo, url: str, status: int) -> Response:
@@ -163,20 +159,3 @@ def _stored(info: StreamInfo, url: str, status: int) -> Response:
     if info.digests:
         headers["repr-digest"] = format_digests(info.digests)
     return JSONResponse(described(info, url), status, headers)
-
-
-def _add_other_methods(router: APIRouter, path: str, allowed: tuple[str, ...]) -> None:
-    """Answer OPTIONS, and what is not allowed with a 405 that tells all that is."""
-    allow = ", ".join(allowed)
-    known = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
-
-    async def options() -> Response:
-        return Response(status_code=204, headers={"allow": allow, "accept-ranges": "bytes"})
-
-    async def refuse(request: Request) -> Response:
-        raise RequestError(
-            "method-not-allowed", 405, f"{request.method} is not for this URL; {allow} are.", {"allow": allow}
-        )
-
-    router.add_api_route(path, options, methods=["OPTIONS"], include_in_schema=False)
-    router.add_api_route(path, refuse, methods=sorted(known - set(allowed)), include_in_schema=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.doors.events import HEARTBEAT, events
-from penstock.doors.fields import content_type_of, name_in, spec_of, state_fields
+from penstock.doors.events import HEARTBEAT, MAX_RECORD, events
+from penstock.doors.fields import check_coding, content_type_of, name_in, spec_of, state_fields
 from penstock.doors.hooks import Authorize, authorized
+from penstock.doors.methods import add_other_methods
+from penstock.doors.schemas import APPENDED, json_of, parameter, problems
 from penstock.errors import InvalidRecord, OffsetOutOfRange
 from penstock.model import Producer, StreamInfo
 from penstock.protocols import sse
@@ -23,8 +27,15 @@ from penstock.toolkit.responses import StreamedBody
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain; charset=utf-8"
 
+_CHARSET = re.compile(r'(?:^|;)[ \t]*charset="?([^ \t;"]+)', re.IGNORECASE)
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+_ACCEPTED = f"application/json, {NDJSON}, text/plain"
+
 MAX_APPEND = 4 * 1024 * 1024
 """The most bytes of one append: it is held in memory, because it is all or nothing."""
+
+_LARGE = 64 * 1024
+_BLOCK = 64 * 1024
 
 
 def live_router(
@@ -53,12 +64,24 @@ def live_router(
             "requestBody": {
                 "content": {
                     "application/json": {"schema": {}},
-                    NDJSON: {},
+                    NDJSON: {"schema": {"type": "string"}},
                     "text/plain": {"schema": {"type": "string"}},
                 }
             }
         },
-        responses={201: {"description": "The stream was created"}},
+        responses={
+            200: json_of("Appended, or recognised as a repetition", APPENDED),
+            201: json_of("Appended, and the stream was created", APPENDED),
+            **problems(
+                _400="The request is wrong",
+                _403="Another producer took over",
+                _409="The append does not fit",
+                _413="It is too large",
+                _415="The content type has no records",
+                _422="It is not a record",
+                _507="The storage is full",
+            ),
+        },
     )
     async def append(request: Request, name: str) -> Response:
         """Append one record, or several together, and create the stream if there is none."""
@@ -66,15 +89,6 @@ def live_router(
         await authorized(authorize, request, "write", name)
         return await _append(service, request, name)
 
-    @router.get(
-        "/{name:path}",
-        summary="Follow records as server-sent events",
-        response_class=Response,
-        responses={
-            200: {"description": "Events", "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
-            204: {"description": "The reader has all there is, and the stream is closed"},
-        },
-    )
     async def read(
         request: Request,
         name: str,
@@ -85,6 +99,26 @@ def live_router(
         await authorized(authorize, request, "read", name)
         return await _read(service, request, name, offset, heartbeat)
 
+    router.get(
+        "/{name:path}",
+        summary="Follow records as server-sent events",
+        response_class=Response,
+        responses={
+            200: {"description": "Events", "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+            204: {"description": "The reader has all there is, and the stream is closed"},
+            **problems(
+                _400="The request is wrong",
+                _404="There is no such stream",
+                _410="The offset is past the tail, or within a record",
+            ),
+        },
+        openapi_extra={
+            "parameters": [parameter("Last-Event-ID", "header", "Where to go on: it wins over the parameter `offset`")]
+        },
+    )(read)
+    router.head("/{name:path}", include_in_schema=False)(read)
+
+    add_other_methods(router, "/{name:path}", _METHODS, {"accept-post": _ACCEPTED})
     return router
 
 
@@ -92,13 +126,18 @@ def live_router(
 
 
 async def _append(service: StreamService, request: Request, name: str) -> Response:
+    check_coding(request)
     body = await whole(request, MAX_APPEND)
     close = _closes(request)
     producer = _producer(request)
-    if close and not body and "content-type" not in request.headers:
+    if close and not body:  # whatever type it is declared to be: some clients declare one of nothing
         appended = await service.append(name, (), close=True, producer=producer)
     else:
-        content_type, data = _records(content_type_of(request), body)
+        declared = content_type_of(request)
+        if len(body) > _LARGE:  # to check it takes long enough to keep others waiting
+            content_type, data = await run_in_threadpool(_records, declared, body)
+        else:
+            content_type, data = _records(declared, body)
         appended = await service.append(
             name,
             data,
@@ -127,15 +166,15 @@ def _records(content_type: str, body: bytes) -> tuple[str, list[bytes]]:
                 lines = [line for line in body.split(b"\n") if line.strip()]
                 return NDJSON, [json_record(line) for line in lines]
             case "text/plain":
-                _, _, charset = parameters.partition("charset=")
-                return TEXT, [text_record(body, charset.strip(' "') or "utf-8")]
+                charset = _CHARSET.search(parameters)
+                return TEXT, [text_record(body, "utf-8" if charset is None else charset[1])]
     except RecordError as error:
         raise InvalidRecord(str(error)) from error
     raise RequestError(
         "unsupported-media-type",
         415,
         f"{media_type} has no records. Send application/json, {NDJSON} or text/plain.",
-        {"accept-post": f"application/json, {NDJSON}, text/plain"},
+        {"accept-post": _ACCEPTED},
     )
 
 
@@ -176,8 +215,10 @@ async def _read(service: StreamService, request: Request, name: str, offset: str
         if info.closed and last_event_id and start == info.tail:
             reader.close()
             return Response(status_code=204, headers=state_fields(info))  # tells an EventSource to stop
-        begin = info.tail if start is None else start
-        if start is not None:
+        if start is None:
+            begin = await _now(reader)
+        else:
+            begin = start
             await _check_boundary(reader, start)
         body = events(service, reader, begin, heartbeat)
         return StreamedBody(body, headers=_event_fields(info), release=reader.close)
@@ -189,7 +230,7 @@ async def _read(service: StreamService, request: Request, name: str, offset: str
 def _event_fields(info: StreamInfo) -> dict[str, str]:
     return {
         "content-type": sse.MEDIA_TYPE,
-        "cache-control": "no-store",
+        "cache-control": "no-store, no-transform",
         "x-accel-buffering": "no",  # nginx
         "incremental": "?1",  # RFC 10036
         "x-content-type-options": "nosniff",
@@ -204,6 +245,31 @@ def _offset(value: str) -> int | None:
     if not _is_number(value):
         raise bad_request("The offset (or Last-Event-ID) must be a number of bytes from the start, or 'now'.")
     return int(value)
+
+
+async def _now(reader: Reader) -> int:
+    """Return the tail, or where the record begins of which a part is there: who follows from now on gets it whole."""
+    info = reader.info
+    if info.closed or not has_records(info.content_type):
+        return info.tail
+    stop = info.tail
+    while stop > max(0, info.tail - MAX_RECORD):
+        start = max(0, stop - _BLOCK)
+        newline = await _last_newline(reader, start, stop)
+        if newline is not None:
+            return newline + 1
+        stop = start
+    return stop
+
+
+async def _last_newline(reader: Reader, start: int, stop: int) -> int | None:
+    found = None
+    while start < stop:
+        data = bytes(await reader.read(start, stop))
+        at = data.rfind(b"\n")
+        found = found if at < 0 else start + at
+        start += len(data)
+    return found
 
 
 async def _check_boundary(reader: Reader, offset: int) -> None:

@@ -9,13 +9,13 @@ from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
-from penstock.doors.fields import content_type_of, etag_of, filename_of, spec_of
+from penstock.doors.fields import check_coding, content_type_of, etag_of, filename_of, spec_of
 from penstock.errors import DigestMismatch, PreconditionFailed
 from penstock.model import Buffer, StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
 from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests, parse_want, preferred
 from penstock.toolkit.bodies import content_length, limited, pump
-from penstock.toolkit.problems import RequestError, bad_request
+from penstock.toolkit.problems import bad_request
 from penstock.toolkit.representations import joined, preconditions_of
 
 _SMALL = 64 * 1024
@@ -35,9 +35,9 @@ async def receive(
         PreconditionFailed, StreamIsOpen: the name must not be replaced now.
         DigestMismatch, LengthMismatch: what arrived is not what was announced; nothing of it is kept.
     """
-    for field in ("content-range", "content-encoding"):
-        if request.headers.get(field, "identity").lower() != "identity":
-            raise _unsupported(field)
+    check_coding(request)
+    if "content-range" in request.headers:  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
+        raise bad_request("A PUT with Content-Range is not supported: send the whole body.")
     length = content_length(request)
     given = _given_digests(request)
     hasher = Hasher({*given, *_wanted_digest(request)})
@@ -88,17 +88,6 @@ class Conditions:
         )
         if verdict is not Verdict.PROCEED:
             raise PreconditionFailed(self._name)
-
-
-def _unsupported(field: str) -> RequestError:
-    if field == "content-range":  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
-        return bad_request("A PUT with Content-Range is not supported: send the whole body.")
-    return RequestError(
-        "unsupported-media-type",
-        415,
-        "A body with a Content-Encoding is not supported here: send it as it is.",
-        {"accept-encoding": "identity"},
-    )
 
 
 def _given_digests(request: Request) -> Mapping[str, bytes]:

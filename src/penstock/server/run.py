@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
-from typing import Any
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
@@ -13,11 +18,16 @@ from uvicorn.supervisors import Multiprocess
 from penstock.server.settings import Settings
 from penstock.toolkit.responses import BodyAborted
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 
 def run(settings: Settings) -> None:
-    """Serve until a signal ends it; SIGTERM and SIGINT let what is under way finish."""
+    """Serve until a signal ends it; SIGTERM and SIGINT let what is under way finish, and that is a success."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises again once it has stopped
+        signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(
-        "penstock.server.app:create_app",
+        "penstock.server.run:application",
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -37,6 +47,21 @@ def run(settings: Settings) -> None:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
     else:
         uvicorn.Server(config).run()
+
+
+def application() -> FastAPI:
+    """Return the application for a process of the server. A worker goes when its parent does, even if that is killed."""
+    from penstock.server.app import create_app  # the parent of workers can do without FastAPI
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_after, args=(parent.join,), name="penstock-parent", daemon=True).start()
+    return create_app()
+
+
+def _leave_after(wait: Callable[[], object]) -> None:
+    wait()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class AbortedBodies(logging.Filter):

@@ -148,7 +148,7 @@ class CommitLaws(StoreHarness):
                 await lab.append("s", b"x" * 100)
                 await asyncio.sleep(0)
 
-        others = [asyncio.create_task(keep_appending()) for _ in range(4)]
+        others = [asyncio.create_task(keep_appending()) for _ in range(8)]
         large = asyncio.create_task(lab.append("s", bytes(8_000_000)))
         await asyncio.wait([large], timeout=10)
         in_time = large.done()

@@ -59,3 +59,11 @@ def _targets(pid: int) -> Iterator[tuple[int, str]]:
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
             yield int(link.name), str(link.readlink())
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process has not ended yet; who has ended and was not waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

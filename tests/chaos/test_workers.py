@@ -183,3 +183,16 @@ def test_a_worker_that_is_killed_is_replaced_and_its_readers_go_on(tmp_path: Pat
 
     with Server(tmp_path / "data", "--workers", "4") as server:
         asyncio.run(scenario(server))
+
+
+def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", "--workers", "2")
+    with server:
+        orphans = processes.workers(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+        server.kill()
+        deadline = time.monotonic() + 30
+        while any(processes.runs(pid) for pid in orphans):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.start()  # the port is free

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from penstock.core.ports import Store
 from penstock.stores.local import LocalStore
 from penstock.testing import Driver, StoreContract, StoreHarness, store_machine
@@ -78,8 +76,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("rounds", [2])
-def test_nothing_acknowledged_is_lost_when_two_writing_processes_are_killed(tmp_path: Path, rounds: int) -> None:
+def test_nothing_acknowledged_is_lost_when_two_writing_processes_are_killed(tmp_path: Path) -> None:
     async def prepare() -> None:
         store = LocalStore(tmp_path, "os")
         await store.start()
@@ -88,7 +85,7 @@ def test_nothing_acknowledged_is_lost_when_two_writing_processes_are_killed(tmp_
 
     asyncio.run(prepare())
     shared = {"1": 0, "2": 0}
-    for _ in range(rounds):
+    for _ in range(2):
         tails: dict[str, int] = {}
         published: dict[str, str] = {}
         for line in written_until_killed(tmp_path, lines=60):

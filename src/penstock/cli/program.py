@@ -32,6 +32,12 @@ _COMMANDS: Final = {
 _EXITS: Final = "\n".join(["\b", "Exit codes:", *(f"  {code:>3}  {text}" for code, text in MEANINGS.items())])
 
 
+_HINTS: Final = {
+    Exit.NOT_FOUND: "('penstock ls' lists the streams.)",
+    Exit.UNREACHABLE: "(--url or PENSTOCK_URL tells where it is.)",
+}
+
+
 class Commands(click.Group):
     """Commands that are imported when they are used, so that none waits for what only another one needs."""
 
@@ -86,7 +92,7 @@ def penstock(ctx: click.Context, url: str, retries: int | None, *, quiet: bool) 
 
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run the command and exit."""
-    code = _code(arguments)
+    code = execute(arguments)
     try:
         sys.stdout.flush()
     except OSError:
@@ -99,7 +105,8 @@ def run(arguments: Sequence[str]) -> NoReturn:
     sys.exit(code)
 
 
-def _code(arguments: Sequence[str]) -> int:
+def execute(arguments: Sequence[str]) -> int:
+    """Run the command, tell what went wrong, and return the exit code."""
     try:
         result = penstock.main(list(arguments), prog_name="penstock", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -110,8 +117,9 @@ def _code(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except PenstockError as error:
-        _complain(str(error))
-        return code_for(error)
+        code = code_for(error)
+        _complain(f"{error} {_HINTS.get(code, '')}")
+        return code
     except OSError as error:
         _complain(_plainly(error))
         return Exit.UNEXPECTED

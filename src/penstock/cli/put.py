@@ -13,6 +13,7 @@ import click
 from penstock.cli.describe import as_json
 from penstock.cli.options import Shared, shared_options
 from penstock.cli.progress import progress_bar
+from penstock.errors import PreconditionFailed
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -50,16 +51,20 @@ def command(
 
     async def one(client: Client, file: str, name: str) -> None:
         with progress_bar(name, show=not shared.quiet) as progress:
-            stream = await client.put(
-                sys.stdin.buffer if file == "-" else Path(file),
-                name,
-                content_type=content_type,
-                if_none_match=no_clobber,
-                if_match=if_match,
-                ttl=ttl,
-                verify=verify,
-                progress=progress,
-            )
+            try:
+                stream = await client.put(
+                    sys.stdin.buffer if file == "-" else Path(file),
+                    name,
+                    content_type=content_type,
+                    if_none_match=no_clobber,
+                    if_match=if_match,
+                    ttl=ttl,
+                    verify=verify,
+                    progress=progress,
+                )
+            except PreconditionFailed as error:
+                error.args = (_what_is_there(name, no_clobber=no_clobber),)
+                raise
         shared.say(stream.url or name)
         shared.document(as_json(stream))
 
@@ -93,6 +98,12 @@ def names_for(arguments: Sequence[str]) -> list[tuple[str, str]]:
         if file == "-":
             raise click.UsageError("the standard input ('-') needs a NAME: penstock put - NAME")
     return [(file, prefix + Path(file).name) for file in files]
+
+
+def _what_is_there(name: str, *, no_clobber: bool) -> str:
+    if no_clobber:
+        return f"There is a stream {name!r} already: without --no-clobber it is replaced."
+    return f"The stream {name!r} has another entity tag by now: 'penstock info' tells which."
 
 
 def _check(file: str) -> None:

@@ -101,9 +101,11 @@ class Sender:
                 try:
                     appended = await self._door.backoff.persist(lambda: self._once(content_type, body, close=close))
                 except ProducerOutOfSequence as error:
+                    # A new stream of the same name has not heard of us. It gets the append as a new producer's, except
+                    # where an earlier try may have reached it.
+                    unheard_of = error.expected == 0 and not self._in_doubt
                     self._begin_anew()
-                    # The stream is a new one of the same name, which has not heard of us.
-                    if renewed or error.expected != 0 or self._in_doubt:
+                    if renewed or not unheard_of:
                         raise
                 except PenstockError as error:
                     if self._in_doubt or isinstance(error, Unreachable):

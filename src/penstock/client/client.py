@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
+PAGE: Final = 1000
 _MAX_SENDERS: Final = 1000
 
 
@@ -276,7 +277,7 @@ class Client:
         """Yield the streams whose names begin with ``prefix``, in the order of their names' UTF-8 bytes."""
         after: str | None = None
         while True:
-            path = f"{self._files.prefix}/{query(prefix=prefix or None, after=after)}"
+            path = f"{self._files.prefix}/{query(prefix=prefix or None, after=after, limit=PAGE)}"
             page = await self._files.backoff.persist(partial(self._page, path))
             try:
                 for document in page["streams"]:

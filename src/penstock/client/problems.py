@@ -44,8 +44,9 @@ class Refusal:
         """Return the error: one of the domain where the problem has such a meaning, else a `ServerError`."""
         problem = self._problem()
         slug = slug_of(problem.type)
-        make = _DOMAIN.get(slug or _BY_STATUS.get(self.status, ""))
-        if make is not None:
+        meaning = slug or _BY_STATUS.get(self.status, "")
+        make = _DOMAIN.get(meaning)
+        if make is not None and (self.name or meaning in _ABOUT_NO_STREAM):
             return _with_text(make(self, problem), problem)
         title = problem.title or _phrase(self.status)
         detail = problem.detail or self._hint()
@@ -102,6 +103,8 @@ def _reason(refusal: Refusal, problem: Problem) -> str:
 
 # What an answer without a problem document means, as the answer to a HEAD is.
 _BY_STATUS = {404: "not-found", 412: "precondition-failed", 416: "range-not-satisfiable", 507: "storage-full"}
+
+_ABOUT_NO_STREAM = frozenset({"storage-full", "storage-failed", "stopping"})
 
 _DOMAIN: Mapping[str, Callable[[Refusal, Problem], errors.PenstockError]] = {
     "invalid-name": lambda r, p: errors.InvalidName(r.name, p.detail or "the server refuses it"),

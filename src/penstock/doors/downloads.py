@@ -113,8 +113,12 @@ def _answer_growing(
         fields["x-accel-buffering"] = "no"
     if specs is None or len(specs) != 1:
         return StreamedBody(_following(service, reader, 0, None), 200, fields, release=reader.close)
-    start, stop = _bounds(info, specs[0])
-    last = OPEN_ENDED_LAST if stop is None else stop - 1
+    spec = specs[0]
+    start, stop = _bounds(info, spec)
+    if stop is not None:
+        last = stop - 1
+    else:  # whose very large position it is, by that the client knows that it is followed (RFC 8673 section 2.2)
+        last = spec.last if spec.very_large and spec.last is not None else OPEN_ENDED_LAST
     fields["content-range"] = content_range(ByteRange(start, last + 1), None)
     if stop is not None:
         fields["content-length"] = str(stop - start)

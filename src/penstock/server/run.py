@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
 
 
 def application() -> FastAPI:
-    """Return the application for a process of the server. A worker goes when its parent does, even if that is killed."""
+    """Return the application for a process of the server. A worker goes when its parent does, even a killed one."""
     from penstock.server.app import create_app  # the parent of workers can do without FastAPI
 
     parent = multiprocessing.parent_process()

@@ -1,12 +1,18 @@
-"""What one transaction changes: heads are read once and written once, however many jobs touch them. Blocking."""
+"""What one transaction changes: heads are read once and written once, however many jobs touch them. Blocking.
+
+The heads are kept for the next transaction too. Another process may have changed them by then; the engine tells.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from penstock.core.ports import Change, Decide, View
 from penstock.model import Buffer, ProducerState, StreamInfo
-from penstock.stores.local.catalog import NOBODY, Catalog, Head
+from penstock.stores.local.catalog import NOBODY, Catalog, EngineError, Head
+
+_MOST_KNOWN = 4096
 
 
 class Moved(Exception):
@@ -15,11 +21,23 @@ class Moved(Exception):
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A stream in the batch."""
+    """A stream in the batch.
+
+    Attributes:
+        head: its state, as the jobs so far have left it.
+        fresh: whether it has no row yet.
+        touched: whether it changed in this transaction,
+        rewritten: and that in more than by growing.
+        removed: whether it was removed in this transaction.
+        pending: bytes appended in this transaction, that begin at offset ``pending_at``.
+        producers: those that changed in this transaction.
+    """
 
     head: Head
     fresh: bool = False
-    dirty: bool = False
+    touched: bool = False
+    rewritten: bool = False
+    removed: bool = False
     pending: list[Buffer] = field(default_factory=list)
     pending_at: int = 0
     producers: dict[str, ProducerState] = field(default_factory=dict)
@@ -62,13 +80,41 @@ class Applied:
 
 
 class Batch:
-    """The state as the jobs of one transaction see it."""
+    """The state as the jobs of a transaction see it. One transaction at a time, between `begin` and `commit`."""
 
     def __init__(self, catalog: Catalog, instance: str) -> None:
         self.catalog = catalog
         self._instance = instance
+        self._version = -1
         self._names: dict[str, Slot | None] = {}
         self._incarnations: dict[str, Slot] = {}
+        self._touched: list[Slot] = []
+
+    def begin(self, *, durable: bool) -> None:
+        """Begin a transaction; see `Catalog.begin`."""
+        self.catalog.begin(durable=durable)
+        version = self.catalog.version()
+        if version != self._version or len(self._names) > _MOST_KNOWN:
+            self._forget()
+            self._version = version
+
+    def commit(self) -> None:
+        """Write what changed, and end the transaction."""
+        for slot in self._touched:
+            self._write(slot)
+        self._touched.clear()
+        self.catalog.commit()
+
+    def rollback(self) -> None:
+        """End the transaction with nothing changed."""
+        self._forget()
+        with suppress(EngineError):
+            self.catalog.rollback()
+
+    def _forget(self) -> None:
+        self._names.clear()
+        self._incarnations.clear()
+        self._touched.clear()
 
     def by_name(self, name: str) -> Slot | None:
         """Return what the name shows."""
@@ -129,6 +175,12 @@ class Batch:
 
     def _apply(self, slot: Slot, info: StreamInfo, change: Change, commit: Commit) -> None:
         head = slot.head
+        if not slot.touched:
+            slot.touched = True
+            self._touched.append(slot)
+        owner = self._instance if info.provisional else None
+        if commit.filed is not None or owner != head.owner or not _only_grown(head.info, info):
+            slot.rewritten = True
         if commit.filed is not None:
             if head.filed < commit.filed.start:
                 self.catalog.drop_chunks(head.key, commit.filed.start)
@@ -139,8 +191,7 @@ class Batch:
                 slot.pending_at = head.info.tail
             slot.pending += filter(len, change.data)
         head.info = info
-        head.owner = self._instance if info.provisional else None
-        slot.dirty = True
+        head.owner = owner
         if change.producer is not None:
             slot.producers[change.producer.producer.id] = change.producer
         if info.published:
@@ -156,6 +207,7 @@ class Batch:
 
     def _remove(self, slot: Slot) -> tuple[str, ...]:
         head = slot.head
+        slot.removed = True
         del self._incarnations[head.info.incarnation]
         if self._names.get(head.info.name) is slot:
             self._names[head.info.name] = None
@@ -167,21 +219,21 @@ class Batch:
         self.catalog.unsettle(head.info.incarnation, NOBODY)
         return (head.info.incarnation,)
 
-    def flush(self) -> None:
-        """Write what changed to the catalog."""
-        for slot in self._incarnations.values():
-            self._write_head(slot)
-            self._write_chunk(slot)
-            for state in slot.producers.values():
-                self.catalog.keep_producer(slot.head.key, state)
-            slot.producers.clear()
-
-    def _write_head(self, slot: Slot) -> None:
+    def _write(self, slot: Slot) -> None:
+        if slot.removed:
+            return
+        head = slot.head
         if slot.fresh:
-            slot.head.key = self.catalog.insert(slot.head)
-        elif slot.dirty:
-            self.catalog.update(slot.head)
-        slot.fresh = slot.dirty = False
+            head.key = self.catalog.insert(head)
+        elif slot.rewritten:
+            self.catalog.update(head)
+        else:
+            self.catalog.grow(head)
+        slot.touched = slot.fresh = slot.rewritten = False
+        self._write_chunk(slot)
+        for state in slot.producers.values():
+            self.catalog.keep_producer(head.key, state)
+        slot.producers.clear()
 
     def _write_chunk(self, slot: Slot) -> None:
         """All that the jobs of this batch appended to a stream is one row."""
@@ -189,3 +241,15 @@ class Batch:
             data = slot.pending[0] if len(slot.pending) == 1 else b"".join(slot.pending)
             self.catalog.add_chunk(slot.head.key, slot.pending_at, data)
             slot.pending.clear()
+
+
+def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:
+    """Tell whether a stream differs in what `Catalog.grow` writes alone: so it is with most appends by far."""
+    return (
+        before.metadata is after.metadata
+        and before.digests is after.digests
+        and (before.closed, before.failure, before.published, before.provisional, before.content_type)
+        == (after.closed, after.failure, after.published, after.provisional, after.content_type)
+        and (before.length, before.created_at, before.ttl, before.expires_at)
+        == (after.length, after.created_at, after.ttl, after.expires_at)
+    )

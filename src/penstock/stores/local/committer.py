@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from penstock.errors import StorageFailed, StorageFull
+from penstock.errors import PenstockError, StorageFailed, StorageFull
 from penstock.stores.local.batch import Batch
 from penstock.stores.local.catalog import Catalog, EngineError, translate
 from penstock.stores.local.reserve import Reserve
@@ -24,6 +24,10 @@ T = TypeVar("T")
 _MOST_JOBS = 2000
 
 
+class _Unkeepable(StorageFailed):
+    """A value that the engine has no room for."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
     apply: Callable[[Batch], T]
@@ -31,6 +35,7 @@ class _Job(Generic[T]):
     future: Future[T] | asyncio.Future[T]
     loop: asyncio.AbstractEventLoop | None
     lean: bool
+    then: Callable[[T], None] | None
     result: T | None = None
     error: BaseException | None = None
 
@@ -66,23 +71,38 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="penstock-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, apply: Callable[[Batch], T], *, durable: bool, lean: bool = True) -> Future[T]:
+    def submit(
+        self,
+        apply: Callable[[Batch], T],
+        *,
+        durable: bool,
+        lean: bool = True,
+        then: Callable[[T], None] | None = None,
+    ) -> Future[T]:
         """Have a job done in the next transaction; for threads.
 
         Args:
             apply: the job. One that raises must have changed nothing; it may be called again with another batch.
             durable: whether the transaction must be on the disk at its end.
             lean: whether it adds no bytes (a deletion, a close): such jobs go through on a full disk too.
+            then: is called with the result once that is committed, in the committer's thread; it must be quick.
         """
         future: Future[T] = Future()
-        self._put(_Job(apply, durable, future, None, lean))
+        self._put(_Job(apply, durable, future, None, lean, then))
         return future
 
-    def submit_async(self, apply: Callable[[Batch], T], *, durable: bool, lean: bool = True) -> asyncio.Future[T]:
+    def submit_async(
+        self,
+        apply: Callable[[Batch], T],
+        *,
+        durable: bool,
+        lean: bool = True,
+        then: Callable[[T], None] | None = None,
+    ) -> asyncio.Future[T]:
         """The same, for the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(apply, durable, future, loop, lean))
+        self._put(_Job(apply, durable, future, loop, lean, then))
         return future
 
     def _put(self, job: _Job[T]) -> None:
@@ -113,6 +133,7 @@ class Committer:
 
     def _run(self) -> None:
         catalog = Catalog(self._path)
+        batch = Batch(catalog, self._instance)
         try:
             running = True
             while running:
@@ -121,7 +142,7 @@ class Committer:
                     for job in jobs:
                         job.error = StorageFailed("The store was abandoned.")
                 elif jobs:
-                    self._commit(catalog, jobs)
+                    self._commit(batch, jobs)
                 _resolve(jobs)
         finally:
             catalog.close()
@@ -140,36 +161,44 @@ class Committer:
                 return jobs, True
         return jobs, False
 
-    def _commit(self, catalog: Catalog, jobs: list[_Job[Any]]) -> None:
+    def _commit(self, batch: Batch, jobs: list[_Job[Any]]) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            error = self._transact(catalog, jobs)
-            lean = [job for job in jobs if job.lean and job.error is None]
-            if isinstance(error, StorageFull) and lean and self._reserve.release():
-                # On a full disk one must still be able to delete.
-                self._fail([job for job in jobs if not job.lean], error)
-                error, jobs = self._transact(catalog, lean), lean
-            if error is not None:
-                self._fail(jobs, error)
+            error = self._transact(batch, jobs)
+            if isinstance(error, StorageFull):
+                lean = [job for job in jobs if job.lean and job.error is None]
+                if lean and self._reserve.release():
+                    # On a full disk one must still be able to delete.
+                    self._fail([job for job in jobs if not job.lean], error)
+                    error, jobs = self._transact(batch, lean), lean
+            elif isinstance(error, _Unkeepable) and len(jobs) > 1:
+                # One of the values cannot be stored: that must not be the others' loss.
+                for job in jobs:
+                    self._fail([job], self._transact(batch, [job]))
+                return
+            self._fail(jobs, error)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _transact(self, catalog: Catalog, jobs: list[_Job[Any]]) -> Exception | None:
+    def _transact(self, batch: Batch, jobs: list[_Job[Any]]) -> PenstockError | None:
         """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
         try:
-            catalog.begin(durable=any(job.durable for job in jobs))
-            batch = Batch(catalog, self._instance)
+            batch.begin(durable=any(job.durable for job in jobs))
             for job in jobs:
                 self._do(job, batch)
-            batch.flush()
-            catalog.commit()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is handed to those who wait
-            with suppress(EngineError):
-                catalog.rollback()
-            return translate(error) if isinstance(error, (EngineError, OSError)) else error
+            batch.commit()
+        except (EngineError, OSError) as error:
+            batch.rollback()
+            return translate(error)
+        except Exception as error:  # noqa: BLE001 - an integer of 65 bits, a text with half a character...
+            batch.rollback()
+            return _Unkeepable(f"A value cannot be stored: {error}")
+        for job in jobs:
+            if job.then is not None and job.error is None:
+                job.then(job.result)
         return None
 
-    def _fail(self, jobs: list[_Job[Any]], error: Exception) -> None:
+    def _fail(self, jobs: list[_Job[Any]], error: PenstockError | None) -> None:
         for job in jobs:
             job.error = job.error or error
 

@@ -46,16 +46,17 @@ class LocalReader:
         self._map: memoryview | None = None
 
     @classmethod
-    def opened(cls, store: LocalStore, catalog: Catalog, head: Head) -> Self:
+    def opened(cls, store: LocalStore, catalog: Catalog, head: Head, *, hold: bool) -> Self:
         """Open what a head says, in the catalog's snapshot; blocking.
+
+        With ``hold``, what is not in the file is held in memory, so that it outlives a deletion of the stream.
 
         Raises:
             FileNotFoundError: the stream was deleted meanwhile.
         """
         descriptor = store.blobs.open(head.info.incarnation) if head.filed else -1
         rest = b""
-        if head.info.closed and 0 < head.info.tail - head.filed <= MOST_HELD:
-            # Held, it outlives a deletion of the stream. More than a little is being folded into the file.
+        if hold:
             rest = b"".join(data for _, data in catalog.chunks(head.key, head.filed, head.info.tail))
         return cls(store, head, descriptor, rest)
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from penstock.stores.local.blobs import Blob, Blobs
 from penstock.stores.local.catalog import NOBODY, Catalog, Head, translated
 from penstock.stores.local.committer import Committer
 from penstock.stores.local.instances import Instance
-from penstock.stores.local.reader import LocalReader
+from penstock.stores.local.reader import MOST_HELD, LocalReader
 from penstock.stores.local.reserve import Reserve
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ SMALL = 64 * 1024
 
 FOLD_AT = 1024 * 1024
 """A stream with this many bytes in the catalog has them moved to its file."""
+
+_NOT_STARTED = "The store is not started: use it within its lifespan."
 
 
 class LocalStore:
@@ -50,6 +53,8 @@ class LocalStore:
         self._local = threading.local()
         self._catalogs: list[Catalog] = []
         self._unsettled: set[str] = set()
+        self._touched: Counter[str] = Counter()
+        self._gate = threading.Lock()  # around the two above
         self._folding: set[str] = set()
         self._started = False
 
@@ -130,13 +135,19 @@ class LocalStore:
 
     def _open(self, name: str) -> LocalReader | None:
         catalog = self.catalog()
+        folded = True
         while True:
             with catalog.snapshot():
                 head = catalog.by_name(name)
                 if head is None:
                     return None
-                with suppress(FileNotFoundError):  # deleted since the snapshot: look again
-                    return LocalReader.opened(self, catalog, head)
+                hold = head.info.closed and head.info.tail - head.filed <= MOST_HELD
+                if hold or not head.info.closed or not folded:
+                    with suppress(FileNotFoundError):  # deleted since the snapshot: look again
+                        return LocalReader.opened(self, catalog, head, hold=hold)
+                    continue
+            # More than a reader holds in memory. Folded, it is in the file, which outlives a deletion.
+            folded = _quietly(self._fold, name, head.info.incarnation)
 
     async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
         """See `Store.list`."""
@@ -148,12 +159,19 @@ class LocalStore:
 
     async def read_in_thread(self, function: Callable[..., T], *args: object) -> T:
         """Run a short, blocking read."""
+        return await self._in_thread(self._readers, function, *args)
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> T:
         self._check_started()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, _translating, function, *args)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(pool, _translating, function, *args)
+        except RuntimeError:  # the pool was shut down since
+            raise StorageFailed(_NOT_STARTED) from None
+        return await running
 
     def _check_started(self) -> None:
         if not self._started:
-            raise StorageFailed("The store is not started: use it within its lifespan.")
+            raise StorageFailed(_NOT_STARTED)
 
     # -- committing -----------------------------------------------------------------------------------------------
 
@@ -170,25 +188,24 @@ class LocalStore:
         """See `Store.commit`."""
         self._check_started()
         commit = Commit(name, decide, incarnation, producer, durable and self._fsync)
-        return await uninterrupted(self._commit(commit, size))
-
-    async def _commit(self, commit: Commit, size: int) -> Change:
         if size <= SMALL:
             with suppress(Moved):
-                return self._follow_up(
-                    await self._committer.submit_async(
-                        lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=not size
+                applied = await uninterrupted(
+                    self._committer.submit_async(
+                        lambda batch: self._carry_out(batch, commit),
+                        durable=commit.durable,
+                        lean=not size,
+                        then=self._follow_up,
                     )
                 )
-        loop = asyncio.get_running_loop()
-        return self._follow_up(
-            await loop.run_in_executor(self._writers, _translating, self._commit_through_file, commit)
-        )
+                return applied.change
+        applied = await uninterrupted(self._in_thread(self._writers, self._commit_through_file, commit))
+        return applied.change
 
     def _carry_out(self, batch: Batch, commit: Commit) -> Applied:
         applied = batch.carry_out(commit)
         info = applied.change.info
-        if info is not None and info.closed and not info.provisional and info.incarnation in self._unsettled:
+        if info is not None and info.closed and not info.provisional and self._is_settled_by(commit, info.incarnation):
             batch.catalog.settle(info.incarnation, self._instance.id)
         return applied
 
@@ -204,8 +221,7 @@ class LocalStore:
             if change.duplicate or change.info is None or not (change.data or change.info.tail):
                 return self._submit(commit)
             incarnation = change.info.incarnation
-            self._unsettle(incarnation)
-            with self.blobs.locked(incarnation) as blob:
+            with self._unsettling(incarnation), self.blobs.locked(incarnation) as blob:
                 view, head = self._look(commit)
                 try:
                     return self._write_and_submit(blob, head, commit.decide(view), incarnation, commit)
@@ -246,7 +262,7 @@ class LocalStore:
     def _submit(self, commit: Commit) -> Applied:
         lean = commit.filed is None or commit.filed.start == commit.filed.stop
         return self._committer.submit(
-            lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=lean
+            lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=lean, then=self._follow_up
         ).result()
 
     def _look(self, commit: Commit) -> tuple[View, Head | None]:
@@ -264,26 +280,41 @@ class LocalStore:
                 known = catalog.producer(target.key, commit.producer)
         return View(_info(target), _info(current), known), target
 
-    def _unsettle(self, incarnation: str) -> None:
-        """Let others know that the file may have to be looked after, before it is touched."""
-        if incarnation not in self._unsettled:
-            self._committer.submit(
-                lambda batch: batch.catalog.unsettle(incarnation, self._instance.id), durable=False
-            ).result()
-            self._unsettled.add(incarnation)
+    @contextmanager
+    def _unsettling(self, incarnation: str) -> Iterator[None]:
+        """Let others know that a file may have to be looked after, before it is touched."""
+        with self._gate:
+            self._touched[incarnation] += 1
+            known = incarnation in self._unsettled
+        try:
+            if not known:
+                self._committer.submit(
+                    lambda batch: batch.catalog.unsettle(incarnation, self._instance.id), durable=False
+                ).result()
+                self._unsettled.add(incarnation)
+            yield
+        finally:
+            with self._gate:
+                self._touched[incarnation] -= 1
+                self._touched += Counter()  # keeps what is positive
 
-    def _follow_up(self, applied: Applied) -> Change:
-        """Start what a commit makes necessary, in the background."""
+    def _is_settled_by(self, commit: Commit, incarnation: str) -> bool:
+        """Tell whether a file is as the catalog says once a commit is through: unless others touch it meanwhile."""
+        with self._gate:
+            settled = incarnation in self._unsettled and self._touched[incarnation] <= (commit.filed is not None)
+            if settled:
+                self._unsettled.discard(incarnation)
+            return settled
+
+    def _follow_up(self, applied: Applied) -> None:
+        """Start what a commit makes necessary, in the background. Called by the committer."""
         info = applied.change.info
-        if info is not None and info.closed and not info.provisional:
-            self._unsettled.discard(info.incarnation)
         for incarnation in applied.removed:
             self._in_background(self._remove_file, incarnation)
         # A small stream that is closed stays in the catalog: rows are cheaper than a million tiny files.
         if info is not None and applied.loose >= FOLD_AT and info.incarnation not in self._folding:
             self._folding.add(info.incarnation)
             self._in_background(self._fold, info.name, info.incarnation)
-        return applied.change
 
     # -- chores ---------------------------------------------------------------------------------------------------
 
@@ -313,9 +344,7 @@ class LocalStore:
 
     async def tidy(self) -> None:
         """See `Store.tidy`."""
-        self._check_started()
-        loop = asyncio.get_running_loop()
-        await uninterrupted(loop.run_in_executor(self._writers, _translating, self._tidy))
+        await uninterrupted(self._in_thread(self._writers, self._tidy))
 
     def _tidy(self) -> None:
         self._reserve.fill()

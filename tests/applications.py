@@ -1,0 +1,34 @@
+"""Somebody's application on a real server, in the loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+
+@asynccontextmanager
+async def serving(application: Any, **options: Any) -> AsyncIterator[int]:
+    """Serve an application, and yield the port.
+
+    Args:
+        application: the application.
+        options: of uvicorn's `Config`.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(application, lifespan="on", log_config=None, http="httptools", **options)
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            assert not running.done(), "the application did not start"
+            await asyncio.sleep(0.005)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await running

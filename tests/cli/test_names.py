@@ -1,0 +1,57 @@
+"""Which stream each file of ``penstock put`` goes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from penstock.cli.put import names_for
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("a.txt", "b.txt", "folder/c.txt"):
+        (tmp_path / name).write_text(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.txt"], [("a.txt", "a.txt")]),
+        (["folder/c.txt"], [("folder/c.txt", "c.txt")]),
+        (["./a.txt"], [("./a.txt", "a.txt")]),
+        (["a.txt", "name"], [("a.txt", "name")]),
+        (["a.txt", "some/name"], [("a.txt", "some/name")]),
+        (["a.txt", "folder"], [("a.txt", "folder")]),
+        (["a.txt", "b.txt"], [("a.txt", "a.txt"), ("b.txt", "b.txt")]),
+        (["a.txt", "some/"], [("a.txt", "some/a.txt")]),
+        (["a.txt", "folder/"], [("a.txt", "folder/a.txt")]),
+        (["a.txt", "folder/c.txt", "x/y/"], [("a.txt", "x/y/a.txt"), ("folder/c.txt", "x/y/c.txt")]),
+        (["-", "name"], [("-", "name")]),
+    ],
+)
+def test_names(arguments: list[str], expected: list[tuple[str, str]]) -> None:
+    assert names_for(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["none.txt"], "no file 'none.txt'"),
+        (["none.txt", "name"], "no file 'none.txt'"),
+        (["a.txt", "none.txt", "x/"], "no file 'none.txt'"),
+        (["a.txt", "b.txt", "name"], "end it with '/'"),
+        (["folder"], "is a folder"),
+        (["folder", "name"], "is a folder"),
+        (["-"], "needs a NAME"),
+        (["a.txt", "-"], "needs a NAME"),
+        (["-", "some/"], "needs a NAME"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], text: str) -> None:
+    with pytest.raises(click.UsageError, match=text):
+        names_for(arguments)

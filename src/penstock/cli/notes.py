@@ -12,9 +12,9 @@ class _Lines(logging.Handler):
         sys.stderr.flush()
 
 
-def show_warnings() -> None:
-    """Show the client's warnings on the standard error output from now on."""
+def show_warnings(*, show: bool) -> None:
+    """Show the client's warnings on the standard error output from now on, or keep them back."""
     logger = logging.getLogger("penstock.client")
     if not any(isinstance(handler, _Lines) for handler in logger.handlers):
         logger.addHandler(_Lines(logging.WARNING))
-        logger.propagate = False
+    logger.setLevel(logging.WARNING if show else logging.ERROR)

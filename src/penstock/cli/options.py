@@ -44,8 +44,7 @@ class Shared:
         from penstock.cli.notes import show_warnings
         from penstock.client import Client, ClientOptions
 
-        if not self.quiet:
-            show_warnings()
+        show_warnings(show=not self.quiet)
         options = ClientOptions() if self.retries is None else ClientOptions(retries=self.retries)
         try:
             return Client(self.url, **options)

@@ -78,12 +78,15 @@ class Upload:
                     raise (error.error if isinstance(error, NotNow) else error) from None
                 await failures.add(error)
             except (StreamIsOpen, PreconditionFailed) as error:
+                if not failures.count:
+                    raise
                 # What is in the way may be our own: a try that broke off shows until the server has noticed that, and
                 # one that succeeded is there although its answer was lost.
-                shown = await self._shown() if failures.count else None
+                shown = await self._shown()
                 if shown is not None and shown.digests.get(ALGORITHM, b"") == self._sent:
                     return shown
-                if shown is None or shown.state != "open" or not self.source.rewind():
+                in_the_way = isinstance(error, PreconditionFailed) and shown is not None and shown.closed
+                if in_the_way or not self.source.rewind():
                     raise
                 await failures.add(NotNow(error, None))
 

@@ -49,6 +49,8 @@ def name_in(request: Request) -> str:
         if b"%2f" in path.lower():
             raise bad_request("The name in the URL has an encoded slash (%2F). Write slashes of names as they are.")
         _check_utf8(name, path)
+    if not request.scope["path"].endswith(name):  # the router leaves out a line feed at the end
+        raise InvalidName(name, "in the URL, a line feed follows it")
     return check_name(name)
 
 

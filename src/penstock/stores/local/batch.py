@@ -16,7 +16,7 @@ _MOST_KNOWN = 4096
 
 
 class Moved(Exception):
-    """The stream is not as it was when its file was written, or its file must be brought to the disk first."""
+    """The stream is another than the one whose file was written, or its file must be brought to the disk first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +45,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """Bytes that are in the file of ``incarnation`` already: all up to ``stop``, the new ones from ``start`` on."""
+    """Bytes that are in the file of ``incarnation`` already: all up to ``stop``, the new ones from ``start`` on.
+
+    Where others moved the tail on from ``start`` meanwhile, the new ones are not where they belong: they go to the
+    catalog instead, and what came before them stays in the file.
+    """
 
     incarnation: str
     start: int
@@ -71,12 +75,12 @@ class Applied:
     Attributes:
         change: the change.
         removed: incarnations whose files are not needed any more.
-        loose: how many bytes of the stream are in the catalog and not in its file.
+        filed: how many bytes of the stream are in its file.
     """
 
     change: Change
     removed: tuple[str, ...] = ()
-    loose: int = 0
+    filed: int = 0
 
 
 class Batch:
@@ -140,7 +144,7 @@ class Batch:
             target = self.by_incarnation(commit.incarnation, commit.name)
         change = commit.decide(self._view(target, current, commit.producer))
         if change.duplicate:
-            return Applied(change)
+            return Applied(change, filed=0 if target is None else target.head.filed)
         if change.info is None:
             return Applied(change, removed=() if target is None else self._remove(target))
         same = target is not None and target.head.info.incarnation == change.info.incarnation
@@ -154,7 +158,7 @@ class Batch:
         if change.info.published and current is not None and current is not target and self._is_there(current):
             removed += self._remove(current)
         self._apply(target, change.info, change, commit)
-        return Applied(change, tuple(removed), target.head.info.tail - target.head.filed)
+        return Applied(change, tuple(removed), target.head.filed)
 
     def _view(self, target: Slot | None, current: Slot | None, producer: str | None) -> View:
         known = None
@@ -167,8 +171,8 @@ class Batch:
     def _check(self, commit: Commit, change: Change, target: Slot | None) -> None:
         """Refuse a change that does not go with what was done to the stream's file before the transaction."""
         if commit.filed is not None:
-            tail = 0 if target is None else target.head.info.tail
-            if change.info is None or (change.info.incarnation, tail) != (commit.filed.incarnation, commit.filed.start):
+            there = target is not None or commit.filed.start == 0
+            if change.info is None or change.info.incarnation != commit.filed.incarnation or not there:
                 raise Moved
         elif commit.durable and target is not None and not target.head.synced:
             raise Moved
@@ -181,11 +185,14 @@ class Batch:
         owner = self._instance if info.provisional else None
         if commit.filed is not None or owner != head.owner or not _only_grown(head.info, info):
             slot.rewritten = True
-        if commit.filed is not None:
-            if head.filed < commit.filed.start:
-                self.catalog.drop_chunks(head.key, commit.filed.start)
-            head.filed = commit.filed.stop
+        filed = commit.filed
+        if filed is not None:
+            if head.filed < filed.start:
+                self.catalog.drop_chunks(head.key, filed.start)
+            head.filed = filed.start
             head.synced = commit.durable
+        if filed is not None and head.info.tail == filed.start:
+            head.filed = filed.stop
         else:
             if not slot.pending:
                 slot.pending_at = head.info.tail

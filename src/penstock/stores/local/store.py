@@ -213,7 +213,7 @@ class LocalStore:
         """Put the bytes into the stream's file first, then commit: for large appends. Blocking.
 
         The file's lock keeps other large appends and folding away from the write to the end of the commit. Small
-        appends go on meanwhile; if one moved the tail, the commit is refused (`Moved`), and all is done again.
+        appends go on meanwhile; see `Filed` for what becomes of the bytes if one moved the tail.
         """
         while True:
             view, _ = self._look(commit)
@@ -248,7 +248,12 @@ class LocalStore:
             if synced:
                 blob.sync(folders=not (head.filed and head.synced))
         filed = Filed(incarnation, start, start + sum(map(len, change.data)))
-        return self._submit(replace(commit, filed=filed, durable=synced))
+        applied = self._submit(replace(commit, filed=filed, durable=synced))
+        info = applied.change.info
+        if info is not None and info.incarnation == incarnation:
+            with suppress(OSError):  # of what was not to be after all: a repetition, or bytes that went to the catalog
+                blob.cut(applied.filed)
+        return applied
 
     def _undo(self, blob: Blob, incarnation: str) -> None:
         """Take back what was written for an append that was refused."""
@@ -312,7 +317,7 @@ class LocalStore:
         for incarnation in applied.removed:
             self._in_background(self._remove_file, incarnation)
         # A small stream that is closed stays in the catalog: rows are cheaper than a million tiny files.
-        if info is not None and applied.loose >= FOLD_AT and info.incarnation not in self._folding:
+        if info is not None and info.tail - applied.filed >= FOLD_AT and info.incarnation not in self._folding:
             self._folding.add(info.incarnation)
             self._in_background(self._fold, info.name, info.incarnation)
 

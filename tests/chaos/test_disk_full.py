@@ -1,0 +1,131 @@
+"""A disk that is really full: appends fail with what was acknowledged intact, the rest works, and it goes on later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import missing, tool
+from servers import Server
+from wire import Answer, request, until
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    point = tmp_path / "disk"
+    point.mkdir()
+    mounted = subprocess.run(
+        [tool("mount"), "-t", "tmpfs", "-o", "size=40m", "tmpfs", point], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        missing("the right to mount a file system")
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", "--lazy", point], check=True)
+
+
+class Filler:
+    """Writes until nothing fits any more, and knows what was acknowledged."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._random = random.Random(1)
+        self.files: dict[str, bytes] = {}
+        self.log = b""
+
+    async def put(self, name: str, size: int) -> bool:
+        body = self._random.randbytes(size)
+        return self._took(await self._ask("PUT", f"/files/{name}", body), name, body)
+
+    async def append(self, size: int) -> bool:
+        record = json.dumps("x" * size).encode()
+        answer = await self._ask("POST", "/live/log", record, {"content-type": "application/json"})
+        if not self._is_full(answer):
+            self.log += record + b"\n"
+            assert answer.json()["offset"] == len(self.log)
+            return True
+        return False
+
+    async def delete(self, name: str) -> None:
+        assert (await self._ask("DELETE", f"/files/{name}")).status == 204
+        del self.files[name]
+
+    async def fill(self) -> None:
+        """Write until nothing fits, neither a large file nor a small record."""
+        while await self._fill():
+            pass
+
+    async def _fill(self) -> bool:
+        before = len(self.files), len(self.log)
+        for size in (3 * MIB, 300_000, 30_000, 1000):
+            while any([await self.append(size), await self.put(f"{len(self.files):04}-{size}", size)]):
+                pass
+        return (len(self.files), len(self.log)) != before
+
+    async def check(self) -> None:
+        listing = (await self._ask("GET", "/files/")).json()["streams"]
+        assert {stream["name"] for stream in listing} == {*self.files, "log"}
+        for name, body in self.files.items():
+            assert (await self._ask("GET", f"/files/{name}")).body == body
+        assert (await self._ask("GET", "/files/log")).body == self.log
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        return await request(self._server.port, method, path, body, headers)
+
+    def _took(self, answer: Answer, name: str, body: bytes) -> bool:
+        if self._is_full(answer):
+            return False
+        self.files[name] = body
+        return True
+
+    def _is_full(self, answer: Answer) -> bool:
+        if answer.status in {200, 201}:
+            return False
+        assert answer.status == 507, answer.body
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == "https://penstock.dev/problems/storage-full"
+        return True
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_full_disk_loses_nothing_and_is_gone_when_something_is_deleted(
+    tmp_path: Path, disk: Path, count: int
+) -> None:
+    async def scenario(server: Server) -> None:
+        filler = Filler(server)
+        await filler.put("first", 2 * MIB)
+        for _ in range(2):
+            await filler.fill()
+            await filler.check()
+            if count == 1:
+                await restarted(server, filler)
+            await filler.delete("first")
+            await filler.check()
+            await until(lambda: filler.put("first", 2 * MIB), True)
+            assert await filler.append(1000)
+            await filler.check()
+        assert not await filler.put("second", 40 * MIB)
+        await filler.check()
+
+    async def restarted(server: Server, filler: Filler) -> None:
+        assert await asyncio.to_thread(server.stop) == 0
+        await asyncio.to_thread(server.start)
+        await filler.check()
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await filler.check()
+
+    with Server(disk / "data", "--workers", str(count), log=tmp_path / "log") as server:
+        asyncio.run(scenario(server))

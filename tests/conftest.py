@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+
 from servers import Server
 
 
 def missing(what: str) -> NoReturn:
-    """Skip a test whose tool is missing; where everything must be there, that is a failure."""
-    if os.environ.get("PENSTOCK_REQUIRE_ALL") == "1":
-        pytest.fail(f"{what} is missing, and PENSTOCK_REQUIRE_ALL=1 wants it")
+    """Skip a test whose tool is missing."""
     pytest.skip(f"{what} is missing")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Make a skip a failure where everything must be there."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("PENSTOCK_REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"PENSTOCK_REQUIRE_ALL=1 allows no skip: {report.longrepr[2]}"
 
 
 def tool(name: str) -> str:

@@ -61,7 +61,7 @@ class Connection:
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         await self.write("\r\n".join([*lines, "\r\n"]).encode())
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         self._writer.write(data)
         await self._writer.drain()
 

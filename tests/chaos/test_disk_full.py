@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,15 +106,15 @@ def test_a_full_disk_loses_nothing_and_is_gone_when_something_is_deleted(
 ) -> None:
     async def scenario(server: Server) -> None:
         filler = Filler(server)
-        await filler.put("first", 2 * MIB)
-        for _ in range(2):
+        await filler.put("first", 9 * MIB)
+        for size in (5, 1):
             await filler.fill()
             await filler.check()
             if count == 1:
                 await restarted(server, filler)
             await filler.delete("first")
             await filler.check()
-            await until(lambda: filler.put("first", 2 * MIB), True)
+            await until(partial(filler.put, "first", size * MIB), True)
             assert await filler.append(1000)
             await filler.check()
         assert not await filler.put("second", 40 * MIB)

@@ -6,6 +6,7 @@ import hashlib
 from base64 import b64encode
 
 import pytest
+
 from servers import Server
 from wire import request
 

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+
 from applications import serving
 from conftest import tool
-from fastapi import FastAPI
+from penstock import Streams
 from servers import Server
 from wire import Broken, Connection, request, until
-
-from penstock import Streams
 
 LARGEST = 2**53 - 1
 FOLLOWS = [("?follow", {}), ("", {"range": f"bytes=0-{LARGEST}"})]
@@ -77,52 +77,60 @@ async def take(body: AsyncIterator[bytes], size: int) -> bytes:
 async def test_bytes_come_as_they_arrive_and_end_with_the_upload(
     server: Server, name: str, query: str, fields: dict[str, str]
 ) -> None:
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, upload.path + query, fields) as (connection, body):
-            assert connection.status == (206 if fields else 200)
-            assert connection.headers["stream-state"] == "open"
-            assert "content-length" not in connection.headers
-            assert "no-store" in connection.headers["cache-control"]
-            if fields:
-                assert connection.headers["content-range"] == f"bytes 0-{LARGEST}/*"
-            assert await take(body, 3) == b"one"
-            for data in (b"two", b"\0" * 10, b"x" * 100_000):
-                await upload.send(data)
-                assert await take(body, len(data)) == data
-            await upload.finish()
-            assert [data async for data in body] == []  # the end of the body, properly framed
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, upload.path + query, fields) as (connection, body),
+    ):
+        assert connection.status == (206 if fields else 200)
+        assert connection.headers["stream-state"] == "open"
+        assert "content-length" not in connection.headers
+        assert "no-store" in connection.headers["cache-control"]
+        if fields:
+            assert connection.headers["content-range"] == f"bytes 0-{LARGEST}/*"
+        assert await take(body, 3) == b"one"
+        for data in (b"two", b"\0" * 10, b"x" * 100_000):
+            await upload.send(data)
+            assert await take(body, len(data)) == data
+        await upload.finish()
+        assert [data async for data in body] == []  # the end of the body, properly framed
 
 
 @pytest.mark.parametrize("start", [0, 2, 3])
 @pytest.mark.parametrize("end", ["", str(LARGEST), "99999999999999999999"])
 async def test_following_begins_at_a_range(server: Server, name: str, start: int, end: str) -> None:
     query = "" if end else "?follow"
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, upload.path + query, {"range": f"bytes={start}-{end}"}) as (connection, body):
-            assert connection.status == 206
-            assert connection.headers["content-range"] == f"bytes {start}-{end or LARGEST}/*"
-            await upload.send(b"two")
-            assert await take(body, 6 - start) == b"onetwo"[start:]
-            await upload.finish()
-            assert [data async for data in body] == []
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, upload.path + query, {"range": f"bytes={start}-{end}"}) as (connection, body),
+    ):
+        assert connection.status == 206
+        assert connection.headers["content-range"] == f"bytes {start}-{end or LARGEST}/*"
+        await upload.send(b"two")
+        assert await take(body, 6 - start) == b"onetwo"[start:]
+        await upload.finish()
+        assert [data async for data in body] == []
 
 
 async def test_a_range_that_ends_within_what_is_to_come_ends_there(server: Server, name: str) -> None:
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, f"{upload.path}?follow", {"range": "bytes=1-4"}) as (connection, body):
-            assert (connection.status, connection.headers["content-range"]) == (206, "bytes 1-4/*")
-            assert connection.headers["content-length"] == "4"
-            await upload.send(b"two")
-            assert b"".join([data async for data in body]) == b"netw"
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, f"{upload.path}?follow", {"range": "bytes=1-4"}) as (connection, body),
+    ):
+        assert (connection.status, connection.headers["content-range"]) == (206, "bytes 1-4/*")
+        assert connection.headers["content-length"] == "4"
+        await upload.send(b"two")
+        assert b"".join([data async for data in body]) == b"netw"
 
 
 async def test_a_range_whose_end_never_comes_breaks_off(server: Server, name: str) -> None:
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, f"{upload.path}?follow", {"range": "bytes=1-40"}) as (_, body):
-            assert await take(body, 2) == b"ne"
-            await upload.finish()
-            with pytest.raises(Broken):
-                await anext(body)
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, f"{upload.path}?follow", {"range": "bytes=1-40"}) as (_, body),
+    ):
+        assert await take(body, 2) == b"ne"
+        await upload.finish()
+        with pytest.raises(Broken):
+            await anext(body)
 
 
 async def test_a_range_past_the_tail_cannot_be_followed(server: Server, name: str) -> None:
@@ -167,10 +175,12 @@ async def test_whoever_followed_another_incarnation_gets_this_one_whole(server: 
         etag = (await request(server.port, "HEAD", f"{upload.path}?follow")).headers["etag"]
         await request(server.port, "DELETE", upload.path)
     resume = {"range": f"bytes=3-{LARGEST}", "if-range": etag}
-    async with uploading(server, name, b"another") as upload:
-        async with following(server.port, f"{upload.path}?follow", resume) as (connection, body):
-            assert connection.status == 200
-            assert await take(body, 7) == b"another"
+    async with (
+        uploading(server, name, b"another") as upload,
+        following(server.port, f"{upload.path}?follow", resume) as (connection, body),
+    ):
+        assert connection.status == 200
+        assert await take(body, 7) == b"another"
 
 
 async def test_head_does_not_wait(server: Server, name: str) -> None:
@@ -184,21 +194,25 @@ async def test_head_does_not_wait(server: Server, name: str) -> None:
 
 @pytest.mark.parametrize(("query", "fields"), FOLLOWS, ids=["follow", "rfc8673"])
 async def test_a_deleted_stream_breaks_off(server: Server, name: str, query: str, fields: dict[str, str]) -> None:
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, upload.path + query, fields) as (_, body):
-            assert await take(body, 3) == b"one"
-            assert (await request(server.port, "DELETE", upload.path)).status == 204
-            with pytest.raises(Broken):
-                await anext(body)
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, upload.path + query, fields) as (_, body),
+    ):
+        assert await take(body, 3) == b"one"
+        assert (await request(server.port, "DELETE", upload.path)).status == 204
+        with pytest.raises(Broken):
+            await anext(body)
 
 
 async def test_an_upload_whose_client_goes_away_breaks_off_for_its_readers(server: Server, name: str) -> None:
-    async with uploading(server, name, b"one") as upload:
-        async with following(server.port, f"{upload.path}?follow") as (_, body):
-            assert await take(body, 3) == b"one"
-            upload.connection.close()
-            with pytest.raises(Broken):
-                await anext(body)
+    async with (
+        uploading(server, name, b"one") as upload,
+        following(server.port, f"{upload.path}?follow") as (_, body),
+    ):
+        assert await take(body, 3) == b"one"
+        upload.connection.close()
+        with pytest.raises(Broken):
+            await anext(body)
 
 
 async def test_a_server_that_stops_breaks_off_and_the_reader_resumes_at_the_next(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from servers import Server
 from wire import Answer, Connection, request
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
 from servers import Server
 from wire import Answer, Connection, request
 

@@ -7,15 +7,15 @@ import random
 from typing import Any
 
 import pytest
-from applications import serving
 from fastapi import FastAPI
-from servers import Server
-from wire import Connection, request, until
 
+from applications import serving
 from penstock import StorageFull, Streams
 from penstock.notifiers.inprocess import InProcessNotifier
 from penstock.stores.memory import MemoryStore
 from penstock.testing import FaultyStore
+from servers import Server
+from wire import Connection, request, until
 
 OLD = b"the old one"
 CHUNKED = {"transfer-encoding": "chunked"}

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+
 from servers import Server
 from wire import Answer, Connection, request
 

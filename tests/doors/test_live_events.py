@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from applications import serving
 from fastapi import FastAPI
-from servers import Server
-from wire import Connection, request, until
 
+from applications import serving
 from penstock import Streams, StreamSpec
 from penstock.protocols.sse import Decoder, Event
+from servers import Server
+from wire import Connection, request, until
 
 JSON = "application/json"
 
@@ -284,19 +284,6 @@ async def test_listeners_who_leave_are_let_go(name: str) -> None:
             return len(asyncio.all_tasks())
 
         await until(tasks, before)
-
-
-async def test_readers_on_every_worker_see_the_same_records(workers: Server, name: str) -> None:
-    async def follow() -> list[str]:
-        return [event.data for event in await read_all(workers.port, f"/live/{name}?offset=0")]
-
-    await append(workers, name, 0)
-    async with asyncio.TaskGroup() as group:
-        readers = [group.create_task(follow()) for _ in range(8)]
-        for index in range(1, 40):
-            await append(workers, name, index, close=index == 39)
-    wanted = [str(index) for index in range(40)]
-    assert all((await reader)[:-1] == wanted for reader in readers)
 
 
 def _text() -> StreamSpec:

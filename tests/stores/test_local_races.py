@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from penstock import Producer, Streams
+import pytest
+
+from penstock import Producer, StorageFailed, Streams
 from penstock.model import StreamSpec
 
 
@@ -40,5 +42,18 @@ def test_a_stream_is_folded_while_it_never_rests(tmp_path: Path) -> None:
         files = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
         assert len(files) == 1
         assert files[0].stat().st_size > len(line) * 1000 / 2
+
+    asyncio.run(run())
+
+
+def test_a_file_that_was_removed_by_hand_is_an_error_and_no_endless_search(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Streams(tmp_path, durability="os") as streams:
+            await streams.create("s", data=[bytes(100_000)], close=True)
+            for path in (tmp_path / "blobs").rglob("*"):
+                if path.is_file():
+                    path.unlink()
+            with pytest.raises(StorageFailed, match="missing"):
+                await content(streams, "s")
 
     asyncio.run(run())

@@ -7,7 +7,8 @@ The contract of a store
 **Atomicity.** `Store.commit` runs the caller's `decide` on the state as it is at the moment of the commit, and applies
 the `Change` that it returns as a whole: bytes, tail, closed, producer and publication change together, or not at all.
 Two commits on one stream never interleave, whichever process they come from. `decide` is pure; a store may call it
-more than once, and in another thread. What it raises passes through to the caller, and nothing is changed.
+more than once, and in another thread; what is applied is the change that it decides on for the final state. What it
+raises passes through to the caller, and nothing is changed.
 
 **Durability.** When `commit` returns, a `durable` change survives a crash of the process, and, if the store is set to
 ``fsync``, of the machine. A change that is not durable survives a crash of the process. A later durable change of the
@@ -23,8 +24,11 @@ the buffer is referenced, and must not be written to.
 cancellation. Every other method may be cancelled at any await, and releases what it holds.
 
 **Errors.** No room: `StorageFull`, and nothing of the change is kept; the store works on when there is room again. Any
-other trouble of the engine: `StorageFailed`. A reader of an incarnation that is deleted may finish what was there when
-it was opened if the stream was closed; otherwise it raises `StreamGone`.
+other trouble of the engine: `StorageFailed`. A value that a store cannot keep (an integer of 65 bits, a text that is not
+Unicode) is refused with either, and harms no other commit.
+
+**Deleted streams.** A reader that was opened on a closed stream may finish it after a deletion. Any other raises
+`StreamGone` at its next `refresh`; until then, `read` returns the true bytes or raises `StreamGone`.
 
 **Provisional streams** (`StreamInfo.provisional`) are discarded when the store instance that wrote them last has ended,
 at the latest when the next one starts on the same storage.
@@ -69,7 +73,8 @@ class Change:
         data: bytes to append at the old tail (at 0 for a new incarnation), in order. ``info.tail`` counts them.
         producer: the producer's new state, or None to leave it.
         duplicate: whether nothing is to be done, because this append was accepted before; ``info`` is the target.
-        offset: the offset after the appended bytes, for the caller; of a duplicate, that of its first time.
+        offset: the offset after the appended bytes, for the caller; of a duplicate, the offset after the producer's
+            last accepted append.
     """
 
     info: StreamInfo | None
@@ -145,7 +150,9 @@ class Store(Protocol):
         Args:
             name: the stream's name.
             decide: see `View` and `Change`; pure.
-            incarnation: the target, published or not, where it is not just what the name shows.
+            incarnation: the target, published or not, where it is not just what the name shows. It is looked up under
+                ``name`` only. A change that begins an unpublished stream must give its incarnation here, or it takes
+                the place of what the name shows.
             producer: the id of the producer whose state `decide` needs.
             size: how many bytes the change appends, so that a store can choose how to take them; a change may append
                 none instead (a duplicate).

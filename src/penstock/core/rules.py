@@ -99,7 +99,7 @@ def append(
     if info.failure is not None:
         raise StreamFailed(name, info.tail, info.failure)
     if info.closed:
-        if close and not data and offset in {None, info.tail}:
+        if close and not size_of(data) and offset in {None, info.tail}:
             return Change(info, duplicate=True, offset=info.tail)
         raise StreamClosed(name, info.tail)
     if info.provisional and incarnation is None:
@@ -138,6 +138,8 @@ def publish(
     info = view.target
     if info is None or info.expired(now):
         raise StreamGone(name, incarnation)
+    if info.failure is not None:
+        raise StreamFailed(name, info.tail, info.failure)
     current = living(view.current, now)
     if current is not None and current.incarnation != incarnation:
         if condition is not None:
@@ -172,7 +174,9 @@ def fail(view: View, name: str, reason: str, *, now: float, incarnation: str | N
         return Change(info, duplicate=True, offset=info.tail)
     if info.closed:
         raise StreamClosed(name, info.tail)
-    failed = replace(info, closed=True, failure=reason, provisional=False, modified_at=_later(info, now))
+    # What nobody sees yet still goes with its writer.
+    provisional = not info.published
+    failed = replace(info, closed=True, failure=reason, provisional=provisional, modified_at=_later(info, now))
     return Change(failed, offset=info.tail)
 
 

@@ -70,7 +70,7 @@ def files_router(
         page = await service.list(prefix, after=after, limit=limit)
         base = base_of(request, route)
         streams = [described(info, url_in(base, info.name)) for info in page.streams]
-        return JSONResponse({"streams": streams, "next": page.next}, headers={"cache-control": "no-cache"})
+        return JSONResponse({"streams": streams, "next": page.next}, headers={"cache-control": "no-store"})
 
     router.get(
         "/",

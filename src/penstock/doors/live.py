@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,12 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.events import HEARTBEAT, MAX_RECORD, events
-from penstock.doors.fields import check_coding, content_type_of, name_in, spec_of, state_fields
+from penstock.doors.fields import base_of, check_coding, content_type_of, name_in, spec_of, state_fields, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import APPENDED, json_of, parameter, problems
 from penstock.errors import InvalidRecord, OffsetOutOfRange
-from penstock.model import Producer, StreamInfo
+from penstock.model import Appended, Producer, StreamInfo
 from penstock.protocols import sse
 from penstock.protocols.records import RecordError, has_records, json_record, text_record
 from penstock.toolkit.bodies import whole
@@ -56,6 +57,7 @@ def live_router(
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["live"], **options})
+    route = f"penstock-live-{secrets.token_hex(4)}"  # its own, so that several can be mounted in one application
 
     @router.post(
         "/{name:path}",
@@ -87,7 +89,12 @@ def live_router(
         """Append one record, or several together, and create the stream if there is none."""
         name = name_in(request)
         await authorized(authorize, request, "write", name)
-        return await _append(service, request, name)
+        appended = await _append(service, request, name)
+        content = {"name": name, "offset": appended.offset, "duplicate": appended.duplicate}
+        fields = state_fields(appended.info)
+        if appended.created:
+            fields["location"] = url_in(base_of(request, route), name)
+        return JSONResponse(content, 201 if appended.created else 200, fields)
 
     async def read(
         request: Request,
@@ -101,6 +108,7 @@ def live_router(
 
     router.get(
         "/{name:path}",
+        name=route,
         summary="Follow records as server-sent events",
         response_class=Response,
         responses={
@@ -125,29 +133,26 @@ def live_router(
 # -- appending --------------------------------------------------------------------------------------------------------
 
 
-async def _append(service: StreamService, request: Request, name: str) -> Response:
+async def _append(service: StreamService, request: Request, name: str) -> Appended:
     check_coding(request)
     body = await whole(request, MAX_APPEND)
     close = _closes(request)
     producer = _producer(request)
     if close and not body:  # whatever type it is declared to be: some clients declare one of nothing
-        appended = await service.append(name, (), close=True, producer=producer)
+        return await service.append(name, (), close=True, producer=producer)
+    declared = content_type_of(request)
+    if len(body) > _LARGE:  # to check it takes long enough to keep others waiting
+        content_type, data = await run_in_threadpool(_records, declared, body)
     else:
-        declared = content_type_of(request)
-        if len(body) > _LARGE:  # to check it takes long enough to keep others waiting
-            content_type, data = await run_in_threadpool(_records, declared, body)
-        else:
-            content_type, data = _records(declared, body)
-        appended = await service.append(
-            name,
-            data,
-            close=close,
-            producer=producer,
-            content_type=content_type,
-            create=spec_of(request, content_type, None, service.now),
-        )
-    content = {"name": name, "offset": appended.offset, "duplicate": appended.duplicate}
-    return JSONResponse(content, 201 if appended.created else 200, state_fields(appended.info))
+        content_type, data = _records(declared, body)
+    return await service.append(
+        name,
+        data,
+        close=close,
+        producer=producer,
+        content_type=content_type,
+        create=spec_of(request, content_type, None, service.now),
+    )
 
 
 def _records(content_type: str, body: bytes) -> tuple[str, list[bytes]]:

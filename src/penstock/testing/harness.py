@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pytest
-
 from penstock.core.ports import Store
 from penstock.testing.driver import Driver
 
@@ -20,19 +18,25 @@ class StoreHarness:
     Attributes:
         persistent: whether another store that `make` returns for the same path has what the one before it had.
         shared: whether several stores may be at work on one path at a time.
+        can_crash: whether the subclass has a `crash` of its own; found out, not to be set.
     """
 
     persistent = False
     shared = False
+    can_crash = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take out the laws that the subclass cannot be held to."""
+        super().__init_subclass__(**options)
+        cls.can_crash = cls.crash is not StoreHarness.crash
+        for name in dir(cls):
+            needs = getattr(getattr(cls, name), "needs", ())
+            if name.startswith("test_") and not all(getattr(cls, need) for need in needs):
+                setattr(cls, name, None)
 
     def make(self, path: Path) -> Store:
         """Return a store on the storage at ``path`` (an empty folder at first), not yet started."""
         raise NotImplementedError
-
-    @property
-    def can_crash(self) -> bool:
-        """Whether the subclass has a `crash` of its own."""
-        return type(self).crash is not StoreHarness.crash
 
     async def crash(self, store: Store) -> None:
         """End a persistent store as if its process had been killed: no commit is under way, but none is finished up."""
@@ -67,11 +71,7 @@ class Lab(Driver):
 
     async def reopen(self, *, crash: bool) -> None:
         """End the store, cleanly or not, and start another in its place."""
-        if not self.harness.persistent:
-            pytest.skip("this store keeps nothing when it ends")
         if crash:
-            if not self.harness.can_crash:
-                pytest.skip("this store cannot be made to crash")
             self._running = False
             await self.harness.crash(self.store)
         else:
@@ -81,8 +81,6 @@ class Lab(Driver):
 
     async def second(self) -> Driver:
         """Start a second store on the same storage."""
-        if not self.harness.shared:
-            pytest.skip("this store works alone on its storage")
         store = self.harness.make(self.path)
         await store.start()
         self._others.append(store)
@@ -90,8 +88,6 @@ class Lab(Driver):
 
     async def crash(self, second: Driver) -> None:
         """End a second store as if its process had been killed."""
-        if not self.harness.can_crash:
-            pytest.skip("this store cannot be made to crash")
         self._others.remove(second.store)
         await self.harness.crash(second.store)
 
@@ -115,6 +111,17 @@ def law(test: Law) -> Callable[..., None]:
     run.__name__ = test.__name__
     run.__doc__ = inspect.getdoc(test)
     return run
+
+
+def law_if(*needs: str) -> Callable[[Law], Callable[..., None]]:
+    """Make a law that holds only for stores with these attributes of `StoreHarness`."""
+
+    def decorate(test: Law) -> Callable[..., None]:
+        run = law(test)
+        run.needs = needs  # type: ignore[attr-defined]  # functions take attributes
+        return run
+
+    return decorate
 
 
 async def _run(harness: StoreHarness, test: Law, path: Path) -> None:

@@ -24,5 +24,5 @@ class StoreContract(
             def make(self, path):
                 return MyStore(path)
 
-    `StoreHarness` lists what else a subclass may say of its store. Laws that it cannot be held to are skipped.
+    `StoreHarness` lists what else a subclass may say of its store. Laws that it cannot be held to are left out.
     """

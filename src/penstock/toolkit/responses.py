@@ -84,7 +84,27 @@ class StreamedBody(Response):
                 # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
                 await asyncio.sleep(0)
         except Exception as error:
-            raise BodyAborted(f"The body broke off: {error}") from error
+            aborted = BodyAborted(f"The body broke off: {error}")
+            with suppress(Exception):
+                await send({"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True})
+            raise aborted from error
+
+
+class _Unsendable:
+    """A piece of a body at which the server fails.
+
+    Starlette's BaseHTTPMiddleware takes what a response raises for its end: it would send the last chunk, and raise
+    afterwards. Pieces it passes on unseen, so the server itself, or whoever else looks at one, raises in its stead.
+    """
+
+    def __init__(self, error: BodyAborted) -> None:
+        self._error = error
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        raise self._error
 
 
 async def _disconnect(receive: Receive) -> None:

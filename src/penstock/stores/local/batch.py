@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from penstock.core.ports import Change, Decide, View
+from penstock.errors import StorageFull
 from penstock.model import Buffer, ProducerState, StreamInfo
 from penstock.stores.local.catalog import NOBODY, Catalog, EngineError, Head
 
@@ -90,12 +91,14 @@ class Batch:
         self.catalog = catalog
         self._instance = instance
         self._version = -1
+        self._room = True
         self._names: dict[str, Slot | None] = {}
         self._incarnations: dict[str, Slot] = {}
         self._touched: list[Slot] = []
 
-    def begin(self, *, durable: bool) -> None:
-        """Begin a transaction; see `Catalog.begin`."""
+    def begin(self, *, durable: bool, room: bool = True) -> None:
+        """Begin a transaction; see `Catalog.begin`. Without ``room`` no stream can be added."""
+        self._room = room
         self.catalog.begin(durable=durable)
         version = self.catalog.version()
         if version != self._version or len(self._names) > _MOST_KNOWN:
@@ -169,7 +172,9 @@ class Batch:
         return View(None if target is None else target.head.info, None if current is None else current.head.info, known)
 
     def _check(self, commit: Commit, change: Change, target: Slot | None) -> None:
-        """Refuse a change that does not go with what was done to the stream's file before the transaction."""
+        """Refuse a change that there is no room for, or that does not go with what was done to the stream's file."""
+        if target is None and not self._room:
+            raise StorageFull
         if commit.filed is not None:
             there = target is not None or commit.filed.start == 0
             if change.info is None or change.info.incarnation != commit.filed.incarnation or not there:

@@ -164,13 +164,15 @@ class Committer:
     def _commit(self, batch: Batch, jobs: list[_Job[Any]]) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            error = self._transact(batch, jobs)
+            # What was given back on a full disk must be there again, before anything else may take room.
+            error = self._transact(batch, jobs) if self._reserve.fill() else StorageFull()
             if isinstance(error, StorageFull):
                 lean = [job for job in jobs if job.lean and job.error is None]
-                if lean and self._reserve.release():
+                if lean:
                     # On a full disk one must still be able to delete.
                     self._fail([job for job in jobs if not job.lean], error)
-                    error, jobs = self._transact(batch, lean), lean
+                    self._reserve.release()
+                    error, jobs = self._transact(batch, lean, room=False), lean
             elif isinstance(error, _Unkeepable) and len(jobs) > 1:
                 # One of the values cannot be stored: that must not be the others' loss.
                 for job in jobs:
@@ -180,10 +182,10 @@ class Committer:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _transact(self, batch: Batch, jobs: list[_Job[Any]]) -> PenstockError | None:
+    def _transact(self, batch: Batch, jobs: list[_Job[Any]], *, room: bool = True) -> PenstockError | None:
         """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
         try:
-            batch.begin(durable=any(job.durable for job in jobs))
+            batch.begin(durable=any(job.durable for job in jobs), room=room)
             for job in jobs:
                 self._do(job, batch)
             batch.commit()

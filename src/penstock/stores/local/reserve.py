@@ -15,23 +15,24 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def fill(self) -> None:
-        """Take the room, if it is to be had: on a disk that is full just now it is not."""
+    def fill(self) -> bool:
+        """Take the room, and tell whether it is there: on a disk that is full just now it is not to be had."""
+        with suppress(OSError):
+            if self._path.stat().st_size >= SIZE:
+                return True
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                missing = SIZE - os.fstat(descriptor).st_size
-                if missing > 0:
+                held = os.fstat(descriptor).st_size
+                while held < SIZE:
                     # Written rather than allocated: not every file system and system can do the latter.
-                    os.pwrite(descriptor, bytes(missing), SIZE - missing)
+                    held += os.pwrite(descriptor, bytes(SIZE - held), held)
+                return True
             finally:
                 os.close(descriptor)
+        return False
 
-    def release(self) -> bool:
-        """Give the room back, and tell whether there was any."""
-        try:
-            held = self._path.stat().st_size
+    def release(self) -> None:
+        """Give the room back."""
+        with suppress(OSError):
             os.truncate(self._path, 0)
-        except OSError:
-            return False
-        return held > 0

@@ -135,7 +135,7 @@ class LocalStore:
 
     def _open(self, name: str) -> LocalReader | None:
         catalog = self.catalog()
-        folded = True
+        folded, missing = True, ""
         while True:
             with catalog.snapshot():
                 head = catalog.by_name(name)
@@ -143,9 +143,13 @@ class LocalStore:
                     return None
                 hold = head.info.closed and head.info.tail - head.filed <= MOST_HELD
                 if hold or not head.info.closed or not folded:
-                    with suppress(FileNotFoundError):  # deleted since the snapshot: look again
+                    try:
                         return LocalReader.opened(self, catalog, head, hold=hold)
-                    continue
+                    except FileNotFoundError:  # deleted since the snapshot: look again, once
+                        if missing == head.info.incarnation:
+                            raise StorageFailed(f"The file of the stream {name!r} is missing.") from None
+                        missing = head.info.incarnation
+                        continue
             # More than a reader holds in memory. Folded, it is in the file, which outlives a deletion.
             folded = _quietly(self._fold, name, head.info.incarnation)
 
@@ -294,7 +298,7 @@ class LocalStore:
         try:
             if not known:
                 self._committer.submit(
-                    lambda batch: batch.catalog.unsettle(incarnation, self._instance.id), durable=False
+                    lambda batch: batch.catalog.unsettle(incarnation, self._instance.id), durable=False, lean=False
                 ).result()
                 self._unsettled.add(incarnation)
             yield

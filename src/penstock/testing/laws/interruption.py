@@ -17,7 +17,7 @@ from penstock.core import rules
 from penstock.core.ports import Change, View
 from penstock.errors import PenstockError
 from penstock.testing.driver import Driver, flow, read_range
-from penstock.testing.harness import Lab, StoreHarness, law
+from penstock.testing.harness import Lab, StoreHarness, law, law_if
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class InterruptionLaws(StoreHarness):
         await lab.delete("s")
         assert await lab.names() == ["live"]
 
-    @law
+    @law_if("persistent")
     async def test_stop_finishes_the_commits_under_way(self, lab: Lab) -> None:
         for delay in range(6):
             names = [f"{delay}/{number}" for number in range(20)]
@@ -166,7 +166,7 @@ class InterruptionLaws(StoreHarness):
         assert threading.active_count() <= threads
         assert open_files() <= files
 
-    @law
+    @law_if("persistent")
     async def test_a_stopped_store_can_be_followed_by_another_on_the_same_storage(self, lab: Lab) -> None:
         await lab.stop()
         await lab.reopen(crash=False)

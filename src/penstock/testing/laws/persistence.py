@@ -12,7 +12,7 @@ from penstock.core.ports import Change
 from penstock.errors import OffsetMismatch, StreamGone
 from penstock.model import Producer, ProducerState, StreamInfo
 from penstock.testing.driver import Driver, flow
-from penstock.testing.harness import Lab, StoreHarness, law
+from penstock.testing.harness import Lab, StoreHarness, law_if
 from penstock.testing.laws.values import NAMES, SPECS
 
 
@@ -53,13 +53,13 @@ async def fill(lab: Lab) -> dict[str, tuple[StreamInfo, bytes]]:
 class PersistenceLaws(StoreHarness):
     """Restarts, crashes, and neighbours."""
 
-    @law
+    @law_if("persistent")
     async def test_everything_is_there_after_a_restart(self, lab: Lab) -> None:
         before = await fill(lab)
         await lab.reopen(crash=False)
         assert await lab.all() == before
 
-    @law
+    @law_if("persistent", "can_crash")
     async def test_everything_acknowledged_is_there_after_a_crash(self, lab: Lab) -> None:
         before = await fill(lab)
         await lab.reopen(crash=True)
@@ -85,11 +85,11 @@ class PersistenceLaws(StoreHarness):
         assert await lab.content("s") == flow("s", 0, tail)
         assert await lab.content("other") == b"x"
 
-    @law
+    @law_if("persistent")
     async def test_a_stream_goes_on_over_restarts(self, lab: Lab) -> None:
         await self._goes_on(lab, crash=False)
 
-    @law
+    @law_if("persistent", "can_crash")
     async def test_a_stream_goes_on_over_crashes(self, lab: Lab) -> None:
         await self._goes_on(lab, crash=True)
 
@@ -118,15 +118,15 @@ class PersistenceLaws(StoreHarness):
         await lab.store.tidy()
         assert await lab.all() == before
 
-    @law
+    @law_if("persistent")
     async def test_provisional_streams_go_at_a_restart(self, lab: Lab) -> None:
         await self._provisional_goes(lab, crash=False)
 
-    @law
+    @law_if("persistent", "can_crash")
     async def test_provisional_streams_go_after_a_crash(self, lab: Lab) -> None:
         await self._provisional_goes(lab, crash=True)
 
-    @law
+    @law_if("persistent", "can_crash")
     async def test_deletes_and_publications_are_not_undone_by_a_crash(self, lab: Lab) -> None:
         for name in ("deleted", "replaced", "expired"):
             await lab.create(name, bytes(200_000), close=True)
@@ -141,14 +141,14 @@ class PersistenceLaws(StoreHarness):
         assert await lab.content("replaced") == b"new"
         assert await lab.content("expired") == bytes(200_000)
 
-    @law
+    @law_if("persistent", "can_crash")
     async def test_a_new_storage_survives_a_crash_before_its_first_commit(self, lab: Lab) -> None:
         await lab.reopen(crash=True)
         await lab.reopen(crash=True)
         await lab.create("s", b"abc")
         assert await lab.content("s") == b"abc"
 
-    @law
+    @law_if("shared")
     async def test_two_stores_see_each_others_commits(self, lab: Lab) -> None:
         other = await lab.second()
         await lab.create("s", b"abc")
@@ -169,7 +169,7 @@ class PersistenceLaws(StoreHarness):
         await other.create("s", b"new")
         assert await lab.content("s") == b"new"
 
-    @law
+    @law_if("shared")
     async def test_commits_of_two_stores_on_one_stream_serialise(self, lab: Lab) -> None:
         other = await lab.second()
         await lab.create("s")
@@ -191,7 +191,7 @@ class PersistenceLaws(StoreHarness):
         assert await lab.content("s") == content
         assert await other.content("s") == content
 
-    @law
+    @law_if("shared")
     async def test_of_two_stores_that_append_at_one_offset_one_succeeds(self, lab: Lab) -> None:
         other = await lab.second()
         for size in (10, 90_000):
@@ -206,7 +206,7 @@ class PersistenceLaws(StoreHarness):
                 assert {type(result) for result in results} == {Change, OffsetMismatch}
             assert await lab.content(name) == await other.content(name)
 
-    @law
+    @law_if("shared")
     async def test_a_store_that_starts_leaves_the_provisional_streams_of_a_living_one(self, lab: Lab) -> None:
         await lab.put("replaced", b"old")
         draft, new = await lab.begin("replaced"), await lab.begin("new")
@@ -219,7 +219,7 @@ class PersistenceLaws(StoreHarness):
         await lab.publish("new", new)
         assert await other.content("replaced") == b"draft"
 
-    @law
+    @law_if("shared", "can_crash")
     async def test_the_provisional_streams_of_a_crashed_neighbour_go_and_ones_own_stay(self, lab: Lab) -> None:
         await lab.put("replaced", b"old")
         mine = await lab.begin("replaced")
@@ -236,7 +236,7 @@ class PersistenceLaws(StoreHarness):
         await lab.publish("replaced", mine)
         assert await third.content("replaced") == b"mine"
 
-    @law
+    @law_if("shared", "can_crash")
     async def test_a_provisional_stream_belongs_to_the_store_that_wrote_it_last(self, lab: Lab) -> None:
         first = await lab.second()
         new = await first.begin("new")

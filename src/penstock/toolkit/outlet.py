@@ -1,0 +1,141 @@
+"""The bounded buffer between who produces a body and who sends it.
+
+The producer appends small pieces, as they come; the sender takes all that is there at once. So pieces are sent together
+when they come fast, and at once when they come slowly, and a slow client holds the producer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+HIGH = 256 * 1024
+"""Bytes that may wait; more hold the producer back."""
+
+ENOUGH = 64 * 1024
+"""Bytes that are sent without waiting for more."""
+
+
+class Outlet:
+    """The buffer. One sender, on the event loop; one producer, on the event loop or in a thread.
+
+    Args:
+        latency: seconds that the first piece may wait for others to be sent with it.
+    """
+
+    def __init__(self, latency: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._latency = latency
+        # Pieces are appended at one end and taken at the other, each an atomic operation: no lock is needed.
+        self._pieces: deque[bytes] = deque()
+        # Each of these is written by one side only.
+        self._produced = 0
+        self._taken = 0
+        self._ended = False
+        self._closed = False
+        self._awaited = False  # whether the sender waits for a piece
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room_for_thread = threading.Event()
+
+    # -- for the producer -----------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody takes anything any more, so that producing is in vain."""
+        return self._closed
+
+    def append(self, piece: bytes) -> bool:
+        """Add a piece, and tell whether the producer has to wait for room; on the event loop."""
+        self._pieces.append(piece)
+        self._produced += len(piece)
+        if self._awaited:
+            self._awaited = False
+            self._arrived.set()
+        return self._produced - self._taken >= HIGH
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+        while self._produced - self._taken >= HIGH and not self._closed:
+            self._room.clear()
+            self._arrived.set()
+            await self._room.wait()
+
+    def append_from_thread(self, piece: bytes) -> None:
+        """Add a piece, waiting for room; in a thread."""
+        self._pieces.append(piece)
+        self._produced += len(piece)
+        if self._awaited:
+            self._awaited = False
+            self._loop.call_soon_threadsafe(self._arrived.set)
+        while self._produced - self._taken >= HIGH and not self._closed:
+            self._room_for_thread.clear()
+            if self._produced - self._taken < HIGH or self._closed:
+                return
+            self._room_for_thread.wait()
+
+    def end(self) -> None:
+        """Say that nothing more comes; on the event loop."""
+        self._ended = True
+        self._arrived.set()
+
+    # -- for the sender -------------------------------------------------------------------------------------------
+
+    async def begun(self) -> bool:
+        """Wait for the first piece, and tell whether there is one."""
+        while not self._pieces and not self._ended:
+            await self._wait(None)
+        return bool(self._pieces)
+
+    async def take(self, timeout: float | None = None) -> bytes | None:
+        """Return all that is there, waiting for the first of it.
+
+        Returns:
+            the bytes; none after ``timeout`` seconds without any; None at the end.
+        """
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while not self._pieces:
+            if self._ended:
+                return None
+            left = None if deadline is None else deadline - self._loop.time()
+            if left is not None and left <= 0:
+                return b""
+            await self._wait(left)
+        if self._latency and self._produced - self._taken < ENOUGH and not self._ended:
+            await self._wait_for_more()
+        return self._take()
+
+    async def _wait_for_more(self) -> None:
+        deadline = self._loop.time() + self._latency
+        while self._produced - self._taken < ENOUGH and not self._ended:
+            left = deadline - self._loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, self._latency / 4))
+
+    async def _wait(self, timeout: float | None) -> None:
+        self._arrived.clear()
+        self._awaited = True
+        if self._pieces or self._ended:  # it came just before
+            return
+        timer = None if timeout is None else self._loop.call_later(timeout, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _take(self) -> bytes:
+        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        data = b"".join(pieces)
+        self._taken += len(data)
+        self._room.set()
+        self._room_for_thread.set()
+        return data
+
+    def close(self) -> None:
+        """Say that nothing is taken any more."""
+        self._closed = True
+        self._room.set()
+        self._room_for_thread.set()

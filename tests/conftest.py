@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -25,6 +28,22 @@ def pytest_runtest_makereport() -> Iterator[None]:
     if report.skipped and os.environ.get("PENSTOCK_REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"PENSTOCK_REQUIRE_ALL=1 allows no skip: {report.longrepr[2]}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine, within a minute."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 60))
+    return True
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test uses."""
+    return f"t{secrets.token_hex(6)}"
 
 
 def tool(name: str) -> str:

@@ -31,6 +31,7 @@ class Reply:
         body: the body.
         cut: send this many bytes of the body, then break the connection.
         chunked: send the body in one chunk, without a length.
+        silent: after the body, say no more, and leave the connection open; goes with ``chunked``.
     """
 
     status: int = 200
@@ -38,6 +39,7 @@ class Reply:
     body: bytes = b""
     cut: int | None = None
     chunked: bool = False
+    silent: bool = False
 
 
 Script: TypeAlias = Callable[[Asked], Reply | None]
@@ -136,11 +138,14 @@ class ScriptedServer(_Threaded):
             framed = b""
         elif reply.chunked:
             framed = (b"%x\r\n%b" % (len(reply.body), body) if body else b"") + b"\r\n0\r\n\r\n"[2 * (not body) :]
-            framed = framed[: framed.index(body) + len(body)] if reply.cut is not None else framed
+            short = reply.cut is not None or reply.silent
+            framed = framed[: framed.index(body) + len(body)] if short else framed
         else:
             framed = body
         writer.write(f"HTTP/1.1 {reply.status} X\r\n{length}\r\n{fields}\r\n".encode() + framed)
         await writer.drain()
+        if reply.silent:
+            await reader.read()
         if reply.cut is not None:
             await asyncio.sleep(0.02)  # an abort would take back what has not been sent yet
         return reply.cut is None

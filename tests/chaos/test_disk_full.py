@@ -130,3 +130,32 @@ def test_a_full_disk_loses_nothing_and_is_gone_when_something_is_deleted(
 
     with Server(disk / "data", "--workers", str(count), log=tmp_path / "log") as server:
         asyncio.run(scenario(server))
+
+
+def test_deleting_makes_room_on_a_disk_that_is_full_of_small_records(tmp_path: Path, disk: Path) -> None:
+    """There is nothing but the catalog, whose file does not shrink: the room is within it."""
+    record = json.dumps("x" * 30_000).encode()
+
+    async def append(server: Server, name: str) -> bool:
+        answer = await request(server.port, "POST", f"/live/{name}", record, {"content-type": "application/json"})
+        assert answer.status in {200, 201, 507}
+        return answer.status != 507
+
+    async def scenario(server: Server) -> None:
+        names = []
+        while await append(server, name := f"log-{len(names)}"):
+            names.append(name)
+            for _ in range(9):
+                await append(server, name)
+        for number in range(100):  # which must not take the room that deletions need
+            await append(server, "more")
+            await request(server.port, "PUT", f"/files/more-{number}", bytes(100_000))
+        for name in names[::2]:
+            assert (await request(server.port, "DELETE", f"/files/{name}")).status == 204
+        for _ in range(3 * len(names)):
+            assert await append(server, "after")
+        answer = await request(server.port, "GET", "/files/after")
+        assert answer.body == (record + b"\n") * (3 * len(names))
+
+    with Server(disk / "data", log=tmp_path / "log") as server:
+        asyncio.run(scenario(server))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import threading
 import time
 
@@ -61,3 +62,33 @@ def test_an_error_in_the_block_ends_everything() -> None:
 
     with ScriptedServer(lambda _: Reply(200, {}, b"data")) as server, pytest.raises(KeyboardInterrupt):
         work(server.url)
+
+
+def test_an_interrupt_ends_what_is_waited_for() -> None:
+    """As Ctrl-C does in the main thread."""
+
+    def script(asked: Asked) -> Reply:
+        # The body never comes to its end.
+        return Reply(
+            200,
+            {"stream-state": "open", "stream-incarnation": "1", "stream-tail": "9"},
+            b"x",
+            chunked=True,
+            silent=asked.method == "GET",
+        )
+
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        time.sleep(0.3)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ScriptedServer(script) as server, SyncClient(server.url) as client:
+        chunks = client.read("x", follow=True)
+        assert bytes(next(chunks).data) == b"x"
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(chunks)
+        chunks.close()
+        assert client.info("x").tail == 9

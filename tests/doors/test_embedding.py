@@ -222,7 +222,8 @@ async def _may_with(_: object, request: Request, action: str, name: str) -> bool
 )
 async def test_authorize_is_asked_first_of_every_action(authorize: Any) -> None:
     app, streams = application()
-    app.state.asked = asked = []
+    asked: list[tuple[str, str]] = []
+    app.state.asked = asked
     app.include_router(streams.files(authorize=authorize))
     app.include_router(streams.live(authorize=authorize))
     async with serving(app) as port:
@@ -258,7 +259,8 @@ async def test_authorize_is_asked_first_of_every_action(authorize: Any) -> None:
 
 async def test_a_name_that_cannot_be_is_refused_before_anybody_is_asked() -> None:
     app, streams = application()
-    app.state.asked = asked = []
+    asked: list[tuple[str, str]] = []
+    app.state.asked = asked
     app.include_router(streams.files(authorize=_may))
     async with serving(app) as port:
         assert (await request(port, "GET", "/files/public/../secret")).status == 400
@@ -338,7 +340,7 @@ async def with_middleware(*kinds: str) -> AsyncIterator[tuple[int, Streams]]:
         yield port, streams
 
 
-STACKS = [("base",), ("gzip",), ("cors",), ("base", "gzip", "cors"), ("base", "base")]
+STACKS = [("base",), ("gzip",), ("cors",), ("base", "gzip", "cors"), ("gzip", "base"), ("base", "base")]
 
 
 @pytest.mark.parametrize("kinds", STACKS, ids="+".join)
@@ -356,6 +358,17 @@ async def test_uploads_and_downloads_pass_through_middleware(kinds: tuple[str, .
         unchanged = await request(port, "GET", "/files/x", headers={"if-none-match": stored.headers["etag"]})
         assert unchanged.status == 304
         assert (await request(port, "HEAD", "/files/x")).headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize("kinds", STACKS, ids="+".join)
+async def test_an_upload_behind_middleware_whose_client_goes_away_leaves_nothing(kinds: tuple[str, ...]) -> None:
+    async with with_middleware(*kinds) as (port, streams):
+        for fields in ({"content-length": "100001"}, {"transfer-encoding": "chunked"}):
+            async with Connection(port) as connection:
+                await connection.begin("PUT", "/files/x", fields)
+                await connection.write_chunk(b"x" * 99_000)
+                await until(partial(_count, streams), 1)
+            await until(partial(_count, streams), 0)
 
 
 @pytest.mark.parametrize("kinds", STACKS, ids="+".join)
@@ -409,6 +422,10 @@ async def test_a_browser_elsewhere_may_ask_first() -> None:
         asked = {"origin": "http://elsewhere", "access-control-request-method": "PUT"}
         assert (await request(port, "OPTIONS", "/files/x", headers=asked)).headers["access-control-allow-methods"]
         assert (await request(port, "OPTIONS", "/files/x")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PUT"
+
+
+async def _count(streams: Streams) -> int:
+    return len((await streams.list()).streams)
 
 
 async def _value(value: int) -> int:

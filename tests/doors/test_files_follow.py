@@ -41,8 +41,8 @@ class Upload:
         await self.connection.write_chunk(b"")
         assert (await self.connection.answer()).status in {200, 201}
 
-    async def _tail(self) -> str | None:
-        return (await request(self.port, "HEAD", self.path)).headers.get("stream-tail")
+    async def _tail(self) -> str:
+        return (await request(self.port, "HEAD", self.path)).headers.get("stream-tail", "")
 
 
 @asynccontextmanager

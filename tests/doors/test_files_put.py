@@ -309,7 +309,7 @@ async def _cut_off(server: Server, name: str, size: int, declared: bool) -> None
 
 
 async def _until_tail(server: Server, name: str, tail: int) -> None:
-    async def probe() -> str | None:
-        return (await request(server.port, "HEAD", f"/files/{name}")).headers.get("stream-tail")
+    async def probe() -> str:
+        return (await request(server.port, "HEAD", f"/files/{name}")).headers.get("stream-tail", "")
 
     await until(probe, str(tail))

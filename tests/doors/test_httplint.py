@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -60,7 +60,7 @@ def _raw(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in fields.items()]
 
 
-def _all(notes: list[Note]) -> Iterator[Note]:
+def _all(notes: Iterable[Note]) -> Iterator[Note]:
     for note in notes:
         yield note
         yield from _all(note.subnotes)

@@ -11,6 +11,7 @@ the method's own parameters and result, and people its docstring.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import wraps
@@ -26,6 +27,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _END: Final = object()
+
+_ENDING: Final = 5.0
+"""Seconds that a cancelled call may take to end."""
 
 
 class Blocking(Generic[A]):
@@ -63,12 +67,21 @@ class Blocking(Generic[A]):
         return self._portal
 
     def _wait_for(self, call: Callable[[], Awaitable[R]]) -> R:
-        future = self._loop.start_task_soon(call)
+        ended = threading.Event()
+
+        async def work() -> R:
+            try:
+                return await call()
+            finally:
+                ended.set()
+
+        future = self._loop.start_task_soon(work)
         try:
             return future.result()
         except BaseException:
-            # Ctrl-C ends the waiting, and must end what was waited for as well. Nothing happens if it has ended.
+            # Ctrl-C ends the waiting, and must end what was waited for as well, before anything else is begun.
             future.cancel()
+            ended.wait(_ENDING)
             raise
 
 

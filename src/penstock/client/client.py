@@ -201,6 +201,8 @@ class Client:
             OffsetOutOfRange: ``start`` is past its end.
             Unreachable: no retry was left.
         """
+        if start < 0:
+            raise ValueError(f"an offset counts from the start, and cannot be {start}")
         async with aclosing(Reading(self._files, name, start=start, stop=stop, follow=follow).chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk

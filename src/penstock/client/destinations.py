@@ -147,7 +147,7 @@ class PartialFile:
     def finish(self) -> None:
         """See `Destination`: the file is on the disk before it has its name."""
         os.fsync(self._descriptor)
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # there is none before, or this system has no such call
             os.fchmod(self._descriptor, stat.S_IMODE(self.path.stat().st_mode))
         if os.name == "nt":
             self._close()  # an open file cannot be renamed there

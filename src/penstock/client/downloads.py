@@ -153,7 +153,7 @@ class Download:
         return stream, digest if self.verify else None
 
     async def _asked(self, reading: Reading) -> RemoteStream:
-        now = await self.door.backoff.persist(lambda: self.door.head(self.name))
+        now = await self.door.backoff.persist(lambda: self.door.head(self.name, digest=self.verify))
         version = Version(now.incarnation, now.etag)
         if reading.version is not None and not reading.version.same(version):
             if reading.stream is None:

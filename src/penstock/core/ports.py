@@ -23,8 +23,8 @@ the buffer is referenced, and must not be written to.
 **Cancellation.** `commit` is not interrupted. Where its caller is cancelled, it finishes first, then raises the
 cancellation. Every other method may be cancelled at any await, and releases what it holds.
 
-**Errors.** No room: `StorageFull`, and nothing of the change is kept; the store works on when there is room again. Any
-other trouble of the engine: `StorageFailed`. A value that a store cannot keep (an integer of 65 bits, a text that is not
+**Errors.** No room: `StorageFull`, and nothing of the change is kept; the store works on when there is room again.
+Any other trouble of the engine: `StorageFailed`. A value that a store cannot keep (an integer of 65 bits, a text that is not
 Unicode) is refused with either, and harms no other commit.
 
 **Deleted streams.** A reader that was opened on a closed stream may finish it after a deletion. Any other raises

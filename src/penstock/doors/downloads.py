@@ -115,11 +115,7 @@ def _answer_growing(
         return StreamedBody(_following(service, reader, 0, None), 200, fields, release=reader.close)
     spec = specs[0]
     start, stop = _bounds(info, spec)
-    if stop is not None:
-        last = stop - 1
-    else:  # whose very large position it is, by that the client knows that it is followed (RFC 8673 section 2.2)
-        last = spec.last if spec.very_large and spec.last is not None else OPEN_ENDED_LAST
-    fields["content-range"] = content_range(ByteRange(start, last + 1), None)
+    fields["content-range"] = content_range(ByteRange(start, _told_stop(spec, stop)), None)
     if stop is not None:
         fields["content-length"] = str(stop - start)
     return StreamedBody(_following(service, reader, start, stop), 206, fields, release=reader.close)
@@ -134,6 +130,14 @@ def _bounds(info: StreamInfo, spec: RangeSpec) -> tuple[int, int | None]:
     if spec.last is None or spec.very_large or (info.failure is not None and spec.last >= info.tail):
         return spec.first, None
     return spec.first, spec.last + 1
+
+
+def _told_stop(spec: RangeSpec, stop: int | None) -> int:
+    """Return where Content-Range says that a range of a growing stream stops."""
+    if stop is None:
+        # The client's own very large position tells it that it is followed (RFC 8673 section 2.2).
+        stop = 1 + (spec.last if spec.very_large and spec.last is not None else OPEN_ENDED_LAST)
+    return stop
 
 
 def _reading(reader: Reader) -> ReadRange:

@@ -34,7 +34,7 @@ class Outlet:
         self._taken = 0
         self._ended = False
         self._closed = False
-        self._awaited = False  # whether the sender waits for a piece
+        self._wanted = 0  # how many bytes the sender waits for
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room_for_thread = threading.Event()
@@ -50,24 +50,24 @@ class Outlet:
         """Add a piece, and tell whether the producer has to wait for room; on the event loop."""
         self._pieces.append(piece)
         self._produced += len(piece)
-        if self._awaited:
-            self._awaited = False
+        waiting = self._produced - self._taken
+        if self._wanted and waiting >= self._wanted:
+            self._wanted = 0
             self._arrived.set()
-        return self._produced - self._taken >= HIGH
+        return waiting >= HIGH
 
     async def room(self) -> None:
         """Wait until there is room."""
         while self._produced - self._taken >= HIGH and not self._closed:
             self._room.clear()
-            self._arrived.set()
             await self._room.wait()
 
     def append_from_thread(self, piece: bytes) -> None:
         """Add a piece, waiting for room; in a thread."""
         self._pieces.append(piece)
         self._produced += len(piece)
-        if self._awaited:
-            self._awaited = False
+        if self._wanted and self._produced - self._taken >= self._wanted:
+            self._wanted = 0
             self._loop.call_soon_threadsafe(self._arrived.set)
         while self._produced - self._taken >= HIGH and not self._closed:
             self._room_for_thread.clear()
@@ -84,8 +84,7 @@ class Outlet:
 
     async def begun(self) -> bool:
         """Wait for the first piece, and tell whether there is one."""
-        while not self._pieces and not self._ended:
-            await self._wait(None)
+        await self._wait(1, None)
         return bool(self._pieces)
 
     async def take(self, timeout: float | None = None) -> bytes | None:
@@ -94,35 +93,25 @@ class Outlet:
         Returns:
             the bytes; none after ``timeout`` seconds without any; None at the end.
         """
-        deadline = None if timeout is None else self._loop.time() + timeout
-        while not self._pieces:
-            if self._ended:
-                return None
-            left = None if deadline is None else deadline - self._loop.time()
-            if left is not None and left <= 0:
-                return b""
-            await self._wait(left)
-        if self._latency and self._produced - self._taken < ENOUGH and not self._ended:
-            await self._wait_for_more()
+        await self._wait(1, timeout)
+        if not self._pieces:
+            return None if self._ended else b""
+        if self._latency:
+            await self._wait(ENOUGH, self._latency)
         return self._take()
 
-    async def _wait_for_more(self) -> None:
-        deadline = self._loop.time() + self._latency
-        while self._produced - self._taken < ENOUGH and not self._ended:
-            left = deadline - self._loop.time()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, self._latency / 4))
-
-    async def _wait(self, timeout: float | None) -> None:
+    async def _wait(self, wanted: int, timeout: float | None) -> None:
+        """Wait until so many bytes are there, or the end, or for ``timeout`` seconds."""
         self._arrived.clear()
-        self._awaited = True
-        if self._pieces or self._ended:  # it came just before
+        self._wanted = wanted
+        # Looked at after the wish was noted: what comes before this line is seen here, what comes later wakes.
+        if self._ended or self._produced - self._taken >= wanted:
             return
         timer = None if timeout is None else self._loop.call_later(timeout, self._arrived.set)
         try:
             await self._arrived.wait()
         finally:
+            self._wanted = 0
             if timer is not None:
                 timer.cancel()
 

@@ -63,7 +63,7 @@ class StreamedBody(Response):
     async def _send_while_connected(self, receive: Receive, send: Send) -> bool:
         """Send the body, and tell whether its end was reached; the client's leaving ends it at once."""
         sender = asyncio.create_task(self._send_body(send))
-        listener = asyncio.create_task(_disconnect(receive))
+        listener = asyncio.create_task(disconnected(receive))
         try:
             await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
             if not sender.done():
@@ -84,18 +84,29 @@ class StreamedBody(Response):
                 # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
                 await asyncio.sleep(0)
         except Exception as error:
-            aborted = BodyAborted(f"The body broke off: {error}")
-            with suppress(Exception):
-                await send({"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True})
-            raise aborted from error
+            raise await broken_off(send, error) from error
+
+
+async def broken_off(send: Send, error: Exception) -> BodyAborted:
+    """Break off a response that has begun, and return what is to be raised then.
+
+    To raise is not enough: Starlette's BaseHTTPMiddleware takes that for the response's end, and has the last chunk
+    sent before it raises in its turn. What it is given to send it passes on, so that what fails is the server. And
+    where a GZip middleware stands between the two, which fails over a piece of a body that is none, a message of a kind
+    that nobody expects here comes through to it.
+    """
+    aborted = BodyAborted(f"The body broke off: {error}")
+    for message in (
+        {"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True},
+        {"type": "http.response.trailers", "headers": [], "more_trailers": True},
+    ):
+        with suppress(Exception):
+            await send(message)
+    return aborted
 
 
 class _Unsendable:
-    """A piece of a body at which the server fails.
-
-    Starlette's BaseHTTPMiddleware takes what a response raises for its end: it would send the last chunk, and raise
-    afterwards. Pieces it passes on unseen, so the server itself, or whoever else looks at one, raises in its stead.
-    """
+    """A piece of a body that is there, and of which nobody learns the size."""
 
     def __init__(self, error: BodyAborted) -> None:
         self._error = error
@@ -107,6 +118,7 @@ class _Unsendable:
         raise self._error
 
 
-async def _disconnect(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

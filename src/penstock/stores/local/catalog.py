@@ -17,6 +17,9 @@ from penstock.model import Buffer, Producer, ProducerState, StreamInfo
 EngineError = sqlite3.Error
 """What the engine raises; `translated` turns it into an error of the domain."""
 
+_LONGEST_LOG = 16 * 1024 * 1024
+_PAGE = 4096
+
 SCHEMA_VERSION = 1
 NOBODY = ""
 """The instance of an unsettled file whose stream was deleted."""
@@ -111,8 +114,6 @@ class Catalog:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60.0)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        # Checkpoints of 16 MiB: rarer fsyncs of the database file, and still a short log to recover.
-        self._db.execute("PRAGMA wal_autocheckpoint = 4000")
         self._db.execute("PRAGMA journal_size_limit = 67108864")
         # Some builds of SQLite overwrite what is deleted with zeros: that is twice the writing, and needs room.
         self._db.execute("PRAGMA secure_delete = OFF")
@@ -121,6 +122,21 @@ class Catalog:
     def close(self) -> None:
         """Close the connection. Again is harmless."""
         self._db.close()
+
+    def keep_log_below(self, size: int) -> None:
+        """Have the log moved into the database whenever it is longer, by who commits then; a transaction is not split.
+
+        The longer it is, the rarer the fsyncs of the database file; and 16 MiB are still a short log to recover.
+        """
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {min(size, _LONGEST_LOG) // _PAGE}")
+
+    def checkpoint(self) -> bool:
+        """Move the log into the database, and give its room back; tell whether that could be done."""
+        try:
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except EngineError:
+            return False
+        return not busy
 
     def migrate(self) -> None:
         """Create the tables where there are none."""

@@ -133,6 +133,7 @@ class Committer:
 
     def _run(self) -> None:
         catalog = Catalog(self._path)
+        catalog.keep_log_below(self._reserve.size // 2)
         batch = Batch(catalog, self._instance)
         try:
             running = True
@@ -165,14 +166,12 @@ class Committer:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             # What was given back on a full disk must be there again, before anything else may take room.
-            error = self._transact(batch, jobs) if self._reserve.fill() else StorageFull()
+            room = self._reserve.fill() or (batch.catalog.checkpoint() and self._reserve.fill())
+            error = self._transact(batch, jobs) if room else StorageFull()
+            if room and isinstance(error, StorageFull) and batch.catalog.checkpoint():
+                error = self._transact(batch, jobs)  # in the room that the log had
             if isinstance(error, StorageFull):
-                lean = [job for job in jobs if job.lean and job.error is None]
-                if lean:
-                    # On a full disk one must still be able to delete.
-                    self._fail([job for job in jobs if not job.lean], error)
-                    self._reserve.release()
-                    error, jobs = self._transact(batch, lean, room=False), lean
+                error, jobs = self._transact_lean(batch, jobs, error)
             elif isinstance(error, _Unkeepable) and len(jobs) > 1:
                 # One of the values cannot be stored: that must not be the others' loss.
                 for job in jobs:
@@ -182,8 +181,25 @@ class Committer:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    def _transact_lean(
+        self, batch: Batch, jobs: list[_Job[Any]], error: StorageFull
+    ) -> tuple[PenstockError | None, list[_Job[Any]]]:
+        """Do what can be done on a full disk: one must still be able to delete. Fail the others."""
+        lean = [job for job in jobs if job.lean]
+        self._fail([job for job in jobs if not job.lean], error)
+        if not lean:
+            return error, lean
+        self._reserve.release()
+        try:
+            return self._transact(batch, lean, room=False), lean
+        finally:
+            batch.catalog.checkpoint()
+            self._reserve.fill()
+
     def _transact(self, batch: Batch, jobs: list[_Job[Any]], *, room: bool = True) -> PenstockError | None:
         """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
+        for job in jobs:
+            job.error = None  # of an attempt that was taken back
         try:
             batch.begin(durable=any(job.durable for job in jobs), room=room)
             for job in jobs:

@@ -356,7 +356,6 @@ class LocalStore:
         await uninterrupted(self._in_thread(self._writers, self._tidy))
 
     def _tidy(self) -> None:
-        self._reserve.fill()
         with self._instance.ended() as ended:
             for instance in (*ended, NOBODY):
                 self._settle_instance(instance)

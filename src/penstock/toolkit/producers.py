@@ -1,0 +1,129 @@
+"""Driving the generators that people write: async ones in a task, plain ones in a thread; closed whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from typing import Any, TypeAlias
+
+from penstock.toolkit.outlet import Outlet
+
+logger = logging.getLogger("penstock")
+
+Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+Encode: TypeAlias = Callable[[Any], bytes]
+
+THREADS = 64
+"""Plain generators that run at once. More wait for their turn, and nobody else does: the pool is theirs alone."""
+
+CLOSING = 1.0
+"""Seconds that a generator gets to close; one that blocks longer is left to its thread, and reported."""
+
+_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+
+
+class Producing:
+    """An iteration under way."""
+
+    def __init__(self, items: Items, encode: Encode, outlet: Outlet) -> None:
+        work: Coroutine[Any, Any, None]
+        self._outlet = outlet
+        self._encode = encode
+        self.error: BaseException | None = None
+        if isinstance(items, AsyncIterable):
+            self._in_thread, work = False, self._iterate_async(items)
+        else:
+            self._in_thread, work = True, self._iterate_in_thread(items)
+        self._task = asyncio.create_task(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - for the sender to tell, after what was produced before it
+            self.error = error
+        finally:
+            self._outlet.end()
+
+    async def _iterate_async(self, items: AsyncIterable[Any]) -> None:
+        iterator: AsyncIterator[Any] = aiter(items)
+        outlet, encode = self._outlet, self._encode
+        try:
+            async for item in iterator:
+                if outlet.append(encode(item)):
+                    await outlet.room()
+                if outlet.closed:
+                    return
+        finally:
+            # In the same task that iterated it, as cancel scopes and context variables in the generator need.
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+
+    async def _iterate_in_thread(self, items: Iterable[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        turns = _turns.setdefault(loop, asyncio.Semaphore(THREADS))
+        async with turns:
+            done: asyncio.Future[None] = loop.create_future()
+            context = contextvars.copy_context()
+            thread = threading.Thread(
+                target=context.run, args=(self._iterate, items, loop, done), name="penstock-generate", daemon=True
+            )
+            thread.start()
+            await done
+
+    def _iterate(self, items: Iterable[Any], loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+        error: BaseException | None = None
+        try:
+            _iterate_and_close(items, self._encode, self._outlet)
+        except BaseException as raised:  # noqa: BLE001 - crosses over to the event loop
+            error = raised
+        try:
+            loop.call_soon_threadsafe(_resolve, done, error)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits
+            return
+
+    async def close(self) -> None:
+        """End the iteration, and wait until the generator is closed.
+
+        An async one is cancelled where it awaits. A plain one cannot be interrupted: it is closed by its thread when it
+        comes back with the next item.
+        """
+        self._outlet.close()
+        if not self._in_thread:
+            self._task.cancel()
+        _, pending = await asyncio.wait({self._task}, timeout=CLOSING)
+        if pending:
+            logger.warning("A generator has not closed within %s s, and is left alone: %r", CLOSING, self._task)
+
+
+def _iterate_and_close(items: Iterable[Any], encode: Encode, outlet: Outlet) -> None:
+    iterator: Iterator[Any] = iter(items)
+    append = outlet.append_from_thread
+    try:
+        for item in iterator:
+            append(encode(item))
+            if outlet.closed:
+                return
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+
+def _resolve(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

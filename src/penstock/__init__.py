@@ -1,5 +1,7 @@
 """Streaming data and large requests for FastAPI: uploads that resume, downloads that seek, live streams that replay."""
 
+from typing import TYPE_CHECKING
+
 from penstock._version import __version__
 from penstock.errors import (
     ContentTypeMismatch,
@@ -26,7 +28,9 @@ from penstock.errors import (
     StreamNotFound,
 )
 from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec
-from penstock.streams import Streams
+
+if TYPE_CHECKING:
+    from penstock.streams import Streams
 
 __all__ = [
     "Appended",
@@ -60,3 +64,12 @@ __all__ = [
     "Streams",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load `Streams`, and with it the store's engine, when it is first asked for: a client never does."""
+    if name == "Streams":
+        from penstock.streams import Streams
+
+        return Streams
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

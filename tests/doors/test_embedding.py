@@ -150,6 +150,11 @@ async def test_errors_are_problems_and_the_applications_own_stay_what_they_were(
     async def own() -> None:
         raise HTTPException(404, "mine")
 
+    async def refuse(code: int) -> None:
+        raise HTTPException(code, {"told": ["by", code]})
+
+    app.include_router(streams.files(prefix="/refused/{code}", dependencies=[Depends(refuse)]))
+
     async with serving(app) as port:
         for path in ("/files/none", "/live/none", "/files/?limit=x", "/files/a//b"):
             answer = await request(port, "GET", path)
@@ -158,6 +163,10 @@ async def test_errors_are_problems_and_the_applications_own_stay_what_they_were(
         refused = await request(port, "PATCH", "/live/x", b"")
         assert (refused.status, refused.headers["content-type"]) == (405, "application/problem+json")
         assert (await request(port, "GET", "/own")).json() == {"detail": "mine"}
+        for code, title in ((409, "Conflict"), (499, "Refused")):
+            problem = (await request(port, "GET", f"/refused/{code}/x")).json()
+            assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", title, code)
+            assert json.loads(problem["detail"]) == {"told": ["by", code]}
 
 
 # -- dependencies and hooks -------------------------------------------------------------------------------------------
@@ -178,7 +187,12 @@ async def test_a_dependency_that_refuses_is_asked_before_the_body_is_read() -> N
                 await connection.begin(method, path, WAITING)
                 refused = await connection.answer()
             assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
-            assert refused.json()["detail"] == "Who are you?"
+            assert refused.json() == {
+                "type": "about:blank",
+                "title": "Unauthorized",
+                "status": 401,
+                "detail": "Who are you?",
+            }
             assert await first_status(port, method, path, {**WAITING, **right}) == 100
         for method in ("GET", "HEAD", "DELETE"):
             assert (await request(port, method, "/files/x")).status == 401

@@ -31,10 +31,10 @@ class Disk:
         self._begin = Catalog.begin
         disk = self
 
-        def begin(catalog: Catalog, *, durable: bool) -> None:
+        def begin(catalog: Catalog, *, durable: bool, grow: bool = True) -> None:
+            disk._begin(catalog, durable=durable, grow=grow)
             limit = 1 if disk.full else 1_000_000_000  # a limit below what there is stands for what there is
             catalog._db.execute(f"PRAGMA max_page_count = {limit}")
-            disk._begin(catalog, durable=durable)
 
         patch.setattr(os, "pwritev", self.pwritev)
         patch.setattr(Catalog, "begin", begin)

@@ -21,7 +21,7 @@ class Format(Protocol):
     )
 
     def begin(self) -> bytes:
-        """Return what comes before the first item."""
+        """Return what comes before the first item; called once, before any item."""
 
     def item(self, item: Any) -> bytes:
         """Return an item."""

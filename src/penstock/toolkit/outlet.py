@@ -82,10 +82,14 @@ class Outlet:
 
     # -- for the sender -------------------------------------------------------------------------------------------
 
-    async def begun(self) -> bool:
-        """Wait for the first piece, and tell whether there is one."""
-        await self._wait(1, None)
-        return bool(self._pieces)
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to take now."""
+        return not self._pieces
+
+    async def begun(self, timeout: float | None) -> None:
+        """Wait for the first piece, or the end, or for ``timeout`` seconds."""
+        await self._wait(1, timeout)
 
     async def take(self, timeout: float | None = None) -> bytes | None:
         """Return all that is there, waiting for the first of it.

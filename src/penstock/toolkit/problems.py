@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -82,7 +84,6 @@ _FACTS: Mapping[type[errors.PenstockError], Mapping[str, str]] = {
 
 _STATUS_SLUGS: Mapping[int, str] = {
     400: "bad-request",
-    401: "unauthorized",
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
@@ -90,14 +91,15 @@ _STATUS_SLUGS: Mapping[int, str] = {
     422: "bad-request",
 }
 
+_PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
 
 def problem_response(error: Exception) -> Response:
     """Return the answer to a request that ended in ``error``, before anything of a response was sent."""
     if isinstance(error, RequestError):
         return _response(error.slug, error.status, _title(error.slug), error.detail, error.headers, error.facts)
     if isinstance(error, HTTPException):
-        slug = _STATUS_SLUGS.get(error.status_code, "http-error")
-        return _response(slug, error.status_code, _title(slug), str(error.detail), error.headers, {})
+        return _other(error)
     if isinstance(error, RequestValidationError):
         return _response("bad-request", 400, _title("bad-request"), _validation(error), {}, {})
     if isinstance(error, ClientDisconnect):  # nobody reads it; the log tells
@@ -111,11 +113,27 @@ def problem_response(error: Exception) -> Response:
     return _response("internal", 500, _title("internal"), "The server failed; its log tells more.", {}, {})
 
 
+def _other(error: HTTPException) -> Response:
+    """Return the answer to an exception of the framework or the application."""
+    slug = _STATUS_SLUGS.get(error.status_code)
+    given: object = error.detail  # of FastAPI's, whatever JSON can tell
+    detail = given if isinstance(given, str) else json.dumps(given, default=str)
+    if slug is not None:
+        return _response(slug, error.status_code, _title(slug), detail, error.headers, {})
+    # A type would promise that we know what this is about (RFC 9457 section 4.2.1).
+    title = _PHRASES.get(error.status_code, "Refused")
+    return _sent(Problem(title=title, status=error.status_code, detail=detail), error.headers)
+
+
 def _response(
     slug: str, status: int, title: str, detail: str, headers: Mapping[str, str] | None, facts: Mapping[str, object]
 ) -> Response:
-    problem = Problem(type=type_uri(slug), title=title, status=status, detail=detail, extra=dict(facts))
-    return Response(problem.to_bytes(), status, {"cache-control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
+    return _sent(Problem(type=type_uri(slug), title=title, status=status, detail=detail, extra=dict(facts)), headers)
+
+
+def _sent(problem: Problem, headers: Mapping[str, str] | None) -> Response:
+    fields = {"cache-control": "no-store", **(headers or {})}
+    return Response(problem.to_bytes(), problem.status or 500, fields, media_type=MEDIA_TYPE)
 
 
 def _title(slug: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from typing import NoReturn
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,6 +20,35 @@ class BodyAborted(Exception):
     No client can take such a body for complete: the last chunk, or some of Content-Length, is missing. The cause tells
     what happened.
     """
+
+
+class _Poison:
+    """A body that whoever writes it to the network fails at.
+
+    Middleware may stand between a response and its server that turns an exception into a proper end (Starlette's
+    `BaseHTTPMiddleware` does, in a task of its own). What is sent, it passes on; so what breaks is sent.
+    """
+
+    def __init__(self, error: BodyAborted) -> None:
+        self._error = error
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        raise self._error
+
+
+async def break_off(send: Send, cause: BaseException) -> NoReturn:
+    """End a body that was begun so that nobody takes it for complete.
+
+    Raises:
+        BodyAborted: always.
+    """
+    error = BodyAborted(f"The body broke off: {cause}")
+    error.__cause__ = cause
+    await send({"type": "http.response.body", "body": _Poison(error), "more_body": True})
+    raise error
 
 
 class StreamedBody(Response):

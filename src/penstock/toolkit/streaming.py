@@ -12,8 +12,8 @@ What all of them do:
 - Items that come fast are sent together; one that comes alone is sent at once, or after ``latency``.
 - A plain generator runs in one thread, from its first item to its last. A slow client holds any generator back.
 - Whatever happens, the generator is closed: at its end, when the client goes, when the server stops.
-- A failure after the first byte breaks the body off (`BodyAborted`), so that no client takes it for complete; formats that
-  have a place for it tell it there, too.
+- A failure after the first byte breaks the body off (`BodyAborted`), so that no client takes it for complete; formats
+  that have a place for it tell it there, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.toolkit.formats import CSV, NDJSON, Events, Format, JSONArray, Raw
 from penstock.toolkit.outlet import Outlet
 from penstock.toolkit.producers import Items, Producing
-from penstock.toolkit.responses import BodyAborted, disconnected
+from penstock.toolkit.responses import break_off, disconnected
 
 logger = logging.getLogger("penstock")
 
@@ -49,6 +49,9 @@ LATENCY = 0.005
 HEARTBEAT = 15.0
 """Seconds of silence after which a live stream sends a heartbeat; proxies commonly give up after 60."""
 
+PATIENCE = 1.0
+"""Seconds that a live stream waits for its first item before it sends the status."""
+
 _live: WeakSet[Streamed] = WeakSet()
 
 
@@ -62,6 +65,8 @@ class Streamed(Response):
         headers: fields for the answer.
         latency: seconds that an item may wait for others to be sent with it; 0 sends what is there at once.
         heartbeat: seconds of silence after which a live format sends a heartbeat.
+        patience: seconds that a live format waits for the first item before it sends the status all the same, so that
+            its reader knows that it is connected. Others wait as long as it takes.
         on_close: is told how the stream ended, after its generator was closed.
     """
 
@@ -74,18 +79,21 @@ class Streamed(Response):
         headers: Mapping[str, str] | None = None,
         latency: float = LATENCY,
         heartbeat: float = HEARTBEAT,
+        patience: float = PATIENCE,
         on_close: OnClose | None = None,
     ) -> None:
-        super().__init__(None, status_code, {**_live_fields(form), **(headers or {})})
+        super().__init__(None, status_code, {"content-type": form.media_type, **_live_fields(form), **(headers or {})})
         if "content-length" not in {name.lower() for name in headers or {}}:
-            del self.headers["content-length"]
-        self.headers.setdefault("content-type", form.media_type)
+            del self.headers["content-length"]  # of the body that a Response would have
         self._items = items
         self._form = form
+        self._head = form.begin()
         self._latency = latency
         self._heartbeat = heartbeat if form.live else None
+        self._patience = patience if form.live else None
         self._on_close = on_close
         self._stop = asyncio.Event()
+        self._started = False
 
     def stop(self) -> None:
         """End the response as when the server stops: its reader comes back."""
@@ -130,13 +138,14 @@ class Streamed(Response):
             await asyncio.wait({sender, gone, stopped})
 
     async def _send(self, scope: Scope, send: Send, outlet: Outlet, producing: Producing) -> None:
-        if not await outlet.begun() and producing.error is not None:
+        await outlet.begun(self._patience)
+        if outlet.empty and producing.error is not None:
             raise producing.error  # nothing was sent yet: whoever answers errors does it
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await self._start(send)
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        head = self._form.begin()
+        head = self._head
         while (data := await outlet.take(self._heartbeat)) is not None:
             body = head + (data or self._form.heartbeat()) if head or not data else data
             head = b""
@@ -147,11 +156,17 @@ class Streamed(Response):
         if error is not None:
             logger.warning("A streamed response failed after its first bytes: %r", error)
             await send({"type": "http.response.body", "body": self._form.failure(error), "more_body": True})
-            raise BodyAborted(f"The body broke off: {error}") from error
+            await break_off(send, error)
         await send({"type": "http.response.body", "body": head + self._form.end()})
+
+    async def _start(self, send: Send) -> None:
+        self._started = True
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
     async def _say_farewell(self, send: Send) -> None:
         """End a live body properly: its reader knows that more may come, and comes back."""
+        if not self._started:
+            await self._start(send)
         await send({"type": "http.response.body", "body": self._form.heartbeat()})
 
     async def _close(self, producing: Producing, reason: Reason) -> None:

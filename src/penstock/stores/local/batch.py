@@ -96,10 +96,10 @@ class Batch:
         self._incarnations: dict[str, Slot] = {}
         self._touched: list[Slot] = []
 
-    def begin(self, *, durable: bool, room: bool = True) -> None:
-        """Begin a transaction; see `Catalog.begin`. Without ``room`` no stream can be added."""
-        self._room = room
-        self.catalog.begin(durable=durable)
+    def begin(self, *, durable: bool, grow: bool = True, insert: bool = True) -> None:
+        """Begin a transaction; see `Catalog.begin`. Without ``insert`` there is no room for further streams."""
+        self._room = insert
+        self.catalog.begin(durable=durable, grow=grow)
         version = self.catalog.version()
         if version != self._version or len(self._names) > _MOST_KNOWN:
             self._forget()

@@ -19,6 +19,7 @@ EngineError = sqlite3.Error
 
 _LONGEST_LOG = 16 * 1024 * 1024
 _PAGE = 4096
+_MOST_PAGES = 2**30
 
 SCHEMA_VERSION = 1
 NOBODY = ""
@@ -118,6 +119,7 @@ class Catalog:
         # Some builds of SQLite overwrite what is deleted with zeros: that is twice the writing, and needs room.
         self._db.execute("PRAGMA secure_delete = OFF")
         self._durable = True
+        self._grows = True
 
     def close(self) -> None:
         """Close the connection. Again is harmless."""
@@ -129,6 +131,11 @@ class Catalog:
         The longer it is, the rarer the fsyncs of the database file; and 16 MiB are still a short log to recover.
         """
         self._db.execute(f"PRAGMA wal_autocheckpoint = {min(size, _LONGEST_LOG) // _PAGE}")
+
+    def has_free_pages(self) -> bool:
+        """Tell whether deletions left room within the database."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return bool(free)
 
     def checkpoint(self) -> bool:
         """Move the log into the database, and give its room back; tell whether that could be done."""
@@ -150,12 +157,18 @@ class Catalog:
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
-    def begin(self, *, durable: bool) -> None:
-        """Begin to write. A durable commit is on the disk when it returns; others are with the operating system."""
+    def begin(self, *, durable: bool, grow: bool = True) -> None:
+        """Begin to write. A durable commit is on the disk when it returns; others are with the operating system.
+
+        Where the database may not grow, only what fits into its free pages can be written.
+        """
         if durable != self._durable:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
         self._db.execute("BEGIN IMMEDIATE")
+        if grow != self._grows:
+            self._db.execute(f"PRAGMA max_page_count = {_MOST_PAGES if grow else 1}")  # never below what there is
+            self._grows = grow
 
     def commit(self) -> None:
         """End the transaction: all of it is there."""

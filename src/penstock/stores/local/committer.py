@@ -171,7 +171,7 @@ class Committer:
             if room and isinstance(error, StorageFull) and batch.catalog.checkpoint():
                 error = self._transact(batch, jobs)  # in the room that the log had
             if isinstance(error, StorageFull):
-                error, jobs = self._transact_lean(batch, jobs, error)
+                error, jobs = self._transact_on_full_disk(batch, jobs)
             elif isinstance(error, _Unkeepable) and len(jobs) > 1:
                 # One of the values cannot be stored: that must not be the others' loss.
                 for job in jobs:
@@ -181,27 +181,35 @@ class Committer:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _transact_lean(
-        self, batch: Batch, jobs: list[_Job[Any]], error: StorageFull
+    def _transact_on_full_disk(
+        self, batch: Batch, jobs: list[_Job[Any]]
     ) -> tuple[PenstockError | None, list[_Job[Any]]]:
-        """Do what can be done on a full disk: one must still be able to delete. Fail the others."""
+        """Do what fits into the room that deletions left in the catalog, or else the deletions alone."""
         lean = [job for job in jobs if job.lean]
-        self._fail([job for job in jobs if not job.lean], error)
-        if not lean:
-            return error, lean
+        error: PenstockError | None = StorageFull()
+        room = batch.catalog.has_free_pages()
+        if not lean and not room:
+            return error, jobs
         self._reserve.release()
         try:
-            return self._transact(batch, lean, room=False), lean
+            if room:
+                error = self._transact(batch, jobs, grow=False)
+            if isinstance(error, StorageFull) and lean:
+                self._fail([job for job in jobs if not job.lean], error)
+                error, jobs = self._transact(batch, lean, insert=False), lean
+            return error, jobs
         finally:
             batch.catalog.checkpoint()
             self._reserve.fill()
 
-    def _transact(self, batch: Batch, jobs: list[_Job[Any]], *, room: bool = True) -> PenstockError | None:
+    def _transact(
+        self, batch: Batch, jobs: list[_Job[Any]], *, grow: bool = True, insert: bool = True
+    ) -> PenstockError | None:
         """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
         for job in jobs:
             job.error = None  # of an attempt that was taken back
         try:
-            batch.begin(durable=any(job.durable for job in jobs), room=room)
+            batch.begin(durable=any(job.durable for job in jobs), grow=grow, insert=insert)
             for job in jobs:
                 self._do(job, batch)
             batch.commit()

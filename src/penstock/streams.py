@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.ports import Clock, Notifier, Store
@@ -67,11 +63,13 @@ class Streams(StreamService):
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
         """Open the streams while an application runs: ``FastAPI(lifespan=streams.lifespan)``.
 
-        At SIGTERM and SIGINT the followers are ended at once, so that the server, which waits for its connections, can
-        go; their readers come back at their offsets.
+        At SIGTERM and SIGINT the followers and all other live responses are ended at once, so that the server, which
+        waits for its connections, can go; their readers come back at their offsets.
         """
-        async with self:
-            with _on_signals(self.drain):
+        from penstock.toolkit.draining import draining, on_stop_signals
+
+        async with self, draining():
+            with on_stop_signals(self.drain):
                 yield
 
     def files(
@@ -105,31 +103,3 @@ def _opened(where: str | os.PathLike[str] | Store, durability: Durability) -> tu
     if isinstance(where, (str, os.PathLike)):
         return LocalStore(where, durability), MachineNotifier(Path(where) / "notify")
     return where, InProcessNotifier()
-
-
-@contextmanager
-def _on_signals(function: Callable[[], None]) -> Iterator[None]:
-    """Call a function at SIGTERM and SIGINT, before whoever handles them otherwise."""
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    previous: dict[int, Any] = {}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(function)
-        before = previous[number]
-        if callable(before):
-            before(number, frame)
-        elif before == signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        previous[signum] = signal.signal(signum, handle)
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            if signal.getsignal(number) is handle:
-                signal.signal(number, before)

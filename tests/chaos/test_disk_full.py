@@ -142,7 +142,7 @@ def test_deleting_makes_room_on_a_disk_that_is_full_of_small_records(tmp_path: P
         return answer.status != 507
 
     async def scenario(server: Server) -> None:
-        names = []
+        names: list[str] = []
         while await append(server, name := f"log-{len(names)}"):
             names.append(name)
             for _ in range(9):

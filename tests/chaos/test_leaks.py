@@ -114,17 +114,17 @@ async def names(port: int) -> list[str]:
 @pytest.mark.skipif(not processes.AVAILABLE, reason="looks into /proc")
 def test_vanishing_clients_leave_no_descriptors_and_threads(tmp_path: Path) -> None:
     async def scenario(server: Server) -> None:
-        async def open_now() -> Counter[str]:
-            return held(server.pid)
+        async def is_over() -> bool:
+            return held(server.pid) <= before
 
         await prepare(server.port)
         for act in VANISHING:  # so that the pools have their threads
             await come_and_vanish(server.port, act, AT_ONCE)
         await asyncio.sleep(0.5)
-        before = await open_now()
+        before = held(server.pid)
         for act in VANISHING:
             await come_and_vanish(server.port, act, CLIENTS)
-            await until(open_now, before)
+            await until(is_over, True)
         assert processes.threads(server.pid) < MOST_THREADS
         assert await names(server.port) == ["large", "log"]
         assert (await request(server.port, "GET", "/files/large")).body == LARGE
@@ -155,15 +155,15 @@ async def serving(data: Path) -> AsyncIterator[int]:
 
 
 def test_vanishing_clients_leave_no_tasks(tmp_path: Path) -> None:
-    async def tasks() -> int:
-        return len(asyncio.all_tasks())
-
     async def scenario() -> None:
+        async def is_over() -> bool:
+            return len(asyncio.all_tasks()) <= before
+
         async with serving(tmp_path / "data") as port:
             await prepare(port)
-            before = await tasks()
+            before = len(asyncio.all_tasks())
             for act in VANISHING:
                 await come_and_vanish(port, act, AT_ONCE)
-                await until(tasks, before)
+                await until(is_over, True)
 
     asyncio.run(scenario())

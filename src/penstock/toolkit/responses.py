@@ -22,35 +22,6 @@ class BodyAborted(Exception):
     """
 
 
-class _Poison:
-    """A body that whoever writes it to the network fails at.
-
-    Middleware may stand between a response and its server that turns an exception into a proper end (Starlette's
-    `BaseHTTPMiddleware` does, in a task of its own). What is sent, it passes on; so what breaks is sent.
-    """
-
-    def __init__(self, error: BodyAborted) -> None:
-        self._error = error
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        raise self._error
-
-
-async def break_off(send: Send, cause: BaseException) -> NoReturn:
-    """End a body that was begun so that nobody takes it for complete.
-
-    Raises:
-        BodyAborted: always.
-    """
-    error = BodyAborted(f"The body broke off: {cause}")
-    error.__cause__ = cause
-    await send({"type": "http.response.body", "body": _Poison(error), "more_body": True})
-    raise error
-
-
 class StreamedBody(Response):
     """A response whose body comes from an async generator.
 
@@ -113,26 +84,29 @@ class StreamedBody(Response):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
                 await asyncio.sleep(0)
-        except Exception as error:
-            raise await broken_off(send, error) from error
+        except Exception as error:  # noqa: BLE001 - it is the cause of what is raised
+            await break_off(send, error)
 
 
-async def broken_off(send: Send, error: Exception) -> BodyAborted:
-    """Break off a response that has begun, and return what is to be raised then.
+async def break_off(send: Send, cause: BaseException) -> NoReturn:
+    """End a response that has begun, so that nobody takes it for complete.
 
     To raise is not enough: Starlette's BaseHTTPMiddleware takes that for the response's end, and has the last chunk
     sent before it raises in its turn. What it is given to send it passes on, so that what fails is the server. And
     where a GZip middleware stands between the two, which fails over a piece of a body that is none, a message of a kind
     that nobody expects here comes through to it.
+
+    Raises:
+        BodyAborted: always.
     """
-    aborted = BodyAborted(f"The body broke off: {error}")
+    aborted = BodyAborted(f"The body broke off: {cause}")
     for message in (
         {"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True},
         {"type": "http.response.trailers", "headers": [], "more_trailers": True},
     ):
         with suppress(Exception):
             await send(message)
-    return aborted
+    raise aborted from cause
 
 
 class _Unsendable:

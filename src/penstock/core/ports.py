@@ -24,8 +24,8 @@ the buffer is referenced, and must not be written to.
 cancellation. Every other method may be cancelled at any await, and releases what it holds.
 
 **Errors.** No room: `StorageFull`, and nothing of the change is kept; the store works on when there is room again.
-Any other trouble of the engine: `StorageFailed`. A value that a store cannot keep (an integer of 65 bits, a text that is not
-Unicode) is refused with either, and harms no other commit.
+Any other trouble of the engine: `StorageFailed`. A value that a store cannot keep (an integer of 65 bits, a text that
+is not Unicode) is refused with either, and harms no other commit.
 
 **Deleted streams.** A reader that was opened on a closed stream may finish it after a deletion. Any other raises
 `StreamGone` at its next `refresh`; until then, `read` returns the true bytes or raises `StreamGone`.

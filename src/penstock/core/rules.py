@@ -183,10 +183,10 @@ def fail(view: View, name: str, reason: str, *, now: float, incarnation: str | N
 def delete(
     view: View, name: str, *, now: float, incarnation: str | None = None, condition: Condition | None = None
 ) -> Change:
-    """Remove a stream."""
+    """Remove a stream. Of one that is not there, no condition is asked: that comes first (RFC 9110 section 13.2.1)."""
+    _present(view, name, now, incarnation)
     if condition is not None:
         condition(living(view.current, now))
-    _present(view, name, now, incarnation)
     return Change(None)
 
 

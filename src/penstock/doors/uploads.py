@@ -78,8 +78,6 @@ class Conditions:
     def __call__(self, info: StreamInfo | None) -> None:
         """Raise `PreconditionFailed` if ``info`` is not what the request depends on."""
         self.found = info is not None
-        if info is None and self._method == "DELETE":
-            return  # that is a 404, before which conditions do not count (RFC 9110 section 13.2.1)
         verdict = evaluate(
             self._preconditions,
             method=self._method,

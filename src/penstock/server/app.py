@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from penstock import Streams, __version__
 from penstock.errors import PenstockError
+from penstock.server.date import Dated
 from penstock.server.settings import Settings
 from penstock.toolkit.problems import problem_response
 
@@ -24,6 +25,8 @@ This is penstock {version}.
 {base}docs describes it all.
 """
 
+_FRESH = {"cache-control": "no-store"}
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application; without settings, as the ``PENSTOCK_*`` variables say."""
@@ -35,27 +38,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Uploads that resume, downloads that seek, live streams that replay.",
         lifespan=streams.lifespan,
     )
+    app.add_middleware(Dated)
     app.include_router(streams.files(max_size=settings.max_size or None))
     app.include_router(streams.live())
 
     @app.get("/", include_in_schema=False)
     async def welcome(request: Request) -> Response:
-        return PlainTextResponse(_WELCOME.format(version=__version__, base=request.base_url))
+        return PlainTextResponse(_WELCOME.format(version=__version__, base=request.base_url), headers=_FRESH)
 
     @app.get("/healthz", tags=["health"], summary="Whether the process lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"}, headers=_FRESH)
 
     @app.get("/readyz", tags=["health"], summary="Whether requests are taken", responses={503: {}})
     async def readyz() -> Response:
         if streams.stopping:
-            return JSONResponse({"status": "stopping"}, 503)
+            return JSONResponse({"status": "stopping"}, 503, _FRESH)
         await streams.list(limit=1)
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready"}, headers=_FRESH)
 
     async def on_error(_: Request, error: Exception) -> Response:
         return problem_response(error)
 
-    for kind in (PenstockError, HTTPException, RequestValidationError):
+    for kind in (PenstockError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, on_error)
     return app

@@ -39,6 +39,7 @@ def run(settings: Settings) -> None:
         access_log=settings.access_log,
         log_config=_logging(),
         server_header=False,
+        date_header=False,  # see `penstock.server.date`
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=60,
     )

@@ -10,8 +10,8 @@
 
     await prices.publish(Price(...))
 
-Nothing is kept for who comes later, or comes back. What must not be lost belongs into a stream (`penstock.Streams`), which
-remembers, for other processes too.
+Nothing is kept for who comes later, or comes back. What must not be lost belongs into a stream (`penstock.Streams`),
+which remembers, for other processes too.
 """
 
 from __future__ import annotations

@@ -538,6 +538,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the data folder is made; it is kept")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
     say = print
     say(f"seed {arguments.seed}, {folder}")
     with Server(folder / "data", "--workers", str(arguments.workers)) as server:

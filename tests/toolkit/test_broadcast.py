@@ -3,90 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from penstock.toolkit.broadcast import Broadcast, Gap, SlowSubscriber, Subscription
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await test()
-
-    asyncio.run(bounded())
-
-
 async def rest(subscription: Subscription[int]) -> list[int | Gap]:
     return [item async for item in subscription]
 
 
-def test_every_subscriber_gets_what_is_published_after_it_came() -> None:
-    async def test() -> None:
-        numbers: Broadcast[int] = Broadcast()
-        first = numbers.subscribe()
-        await numbers.publish(1)
-        second = numbers.subscribe()
-        await numbers.publish(2)
-        numbers.close()
-        assert await rest(first) == [1, 2]
-        assert await rest(second) == [2]
-        assert await rest(numbers.subscribe()) == []
-        assert len(numbers) == 0
-        with pytest.raises(RuntimeError):
-            await numbers.publish(3)
-
-    run(test)
+async def test_every_subscriber_gets_what_is_published_after_it_came() -> None:
+    numbers: Broadcast[int] = Broadcast()
+    first = numbers.subscribe()
+    await numbers.publish(1)
+    second = numbers.subscribe()
+    await numbers.publish(2)
+    numbers.close()
+    assert await rest(first) == [1, 2]
+    assert await rest(second) == [2]
+    assert await rest(numbers.subscribe()) == []
+    assert len(numbers) == 0
+    with pytest.raises(RuntimeError):
+        await numbers.publish(3)
 
 
-def test_a_slow_subscriber_is_told_how_much_it_missed() -> None:
-    async def test() -> None:
-        numbers: Broadcast[int] = Broadcast(buffer=3, slow="drop")
-        subscription = numbers.subscribe()
-        for number in range(10):
-            await numbers.publish(number)
-        numbers.close()
-        assert await rest(subscription) == [Gap(7), 7, 8, 9]
-
-    run(test)
+async def test_a_slow_subscriber_is_told_how_much_it_missed() -> None:
+    numbers: Broadcast[int] = Broadcast(buffer=3, slow="drop")
+    subscription = numbers.subscribe()
+    for number in range(10):
+        await numbers.publish(number)
+    numbers.close()
+    assert await rest(subscription) == [Gap(7), 7, 8, 9]
 
 
-def test_a_slow_subscriber_is_cut_off_after_what_waits_for_it() -> None:
-    async def test() -> None:
-        numbers: Broadcast[int] = Broadcast(buffer=2, slow="disconnect")
-        slow, quick = numbers.subscribe(), numbers.subscribe()
-        taken = []
-        for number in range(4):
-            await numbers.publish(number)
-            taken.append(await anext(quick))
-        assert taken == [0, 1, 2, 3]
-        assert [await anext(slow), await anext(slow)] == [0, 1]
-        with pytest.raises(SlowSubscriber):
-            await anext(slow)
-        assert len(numbers) == 1
-
-    run(test)
+async def test_a_slow_subscriber_is_cut_off_after_what_waits_for_it() -> None:
+    numbers: Broadcast[int] = Broadcast(buffer=2, slow="disconnect")
+    slow, quick = numbers.subscribe(), numbers.subscribe()
+    taken = []
+    for number in range(4):
+        await numbers.publish(number)
+        taken.append(await anext(quick))
+    assert taken == [0, 1, 2, 3]
+    assert [await anext(slow), await anext(slow)] == [0, 1]
+    with pytest.raises(SlowSubscriber):
+        await anext(slow)
+    assert len(numbers) == 1
 
 
-def test_a_publisher_waits_for_the_slowest_until_it_takes_or_leaves() -> None:
-    async def test() -> None:
-        numbers: Broadcast[int] = Broadcast(buffer=1, slow="wait")
-        slow = numbers.subscribe()
-        await numbers.publish(0)
-        publishing = asyncio.create_task(numbers.publish(1))
-        await asyncio.sleep(0)
-        assert not publishing.done()
-        assert await anext(slow) == 0
-        await publishing
-        publishing = asyncio.create_task(numbers.publish(2))
-        await asyncio.sleep(0)
-        assert not publishing.done()
-        await slow.aclose()
-        await publishing
-        assert len(numbers) == 0
-
-    run(test)
+async def test_a_publisher_waits_for_the_slowest_until_it_takes_or_leaves() -> None:
+    numbers: Broadcast[int] = Broadcast(buffer=1, slow="wait")
+    slow = numbers.subscribe()
+    await numbers.publish(0)
+    publishing = asyncio.create_task(numbers.publish(1))
+    await asyncio.sleep(0)
+    assert not publishing.done()
+    assert await anext(slow) == 0
+    await publishing
+    publishing = asyncio.create_task(numbers.publish(2))
+    await asyncio.sleep(0)
+    assert not publishing.done()
+    await slow.aclose()
+    await publishing
+    assert len(numbers) == 0
 
 
 def test_a_buffer_has_room() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from penstock.model import StreamInfo
@@ -48,5 +48,5 @@ async def _called(function: Callable[..., Any], *args: object) -> Any:
     called = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(called):
         return await function(*args)
-    result = await run_in_threadpool(function, *args)
+    result = await asyncio.to_thread(function, *args)
     return await result if inspect.isawaitable(result) else result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
@@ -142,7 +142,7 @@ async def _append(service: StreamService, request: Request, name: str) -> Append
         return await service.append(name, (), close=True, producer=producer)
     declared = content_type_of(request)
     if len(body) > _LARGE:  # to check it takes long enough to keep others waiting
-        content_type, data = await run_in_threadpool(_records, declared, body)
+        content_type, data = await asyncio.to_thread(_records, declared, body)
     else:
         content_type, data = _records(declared, body)
     return await service.append(

@@ -22,6 +22,8 @@ from penstock.stores.local.reserve import Reserve
 T = TypeVar("T")
 
 _MOST_JOBS = 2000
+_MOST_BYTES = 8 * 1024 * 1024
+"""Of one transaction: the log of the catalog must hold it, and a disk that gets full must have room for that."""
 
 
 class _Unkeepable(StorageFailed):
@@ -34,7 +36,7 @@ class _Job(Generic[T]):
     durable: bool
     future: Future[T] | asyncio.Future[T]
     loop: asyncio.AbstractEventLoop | None
-    lean: bool
+    size: int
     then: Callable[[T], None] | None
     result: T | None = None
     error: BaseException | None = None
@@ -76,7 +78,7 @@ class Committer:
         apply: Callable[[Batch], T],
         *,
         durable: bool,
-        lean: bool = True,
+        size: int = 0,
         then: Callable[[T], None] | None = None,
     ) -> Future[T]:
         """Have a job done in the next transaction; for threads.
@@ -84,11 +86,11 @@ class Committer:
         Args:
             apply: the job. One that raises must have changed nothing; it may be called again with another batch.
             durable: whether the transaction must be on the disk at its end.
-            lean: whether it adds no bytes (a deletion, a close): such jobs go through on a full disk too.
+            size: how many bytes it adds. Jobs that add none (a deletion, a close) go through on a full disk too.
             then: is called with the result once that is committed, in the committer's thread; it must be quick.
         """
         future: Future[T] = Future()
-        self._put(_Job(apply, durable, future, None, lean, then))
+        self._put(_Job(apply, durable, future, None, size, then))
         return future
 
     def submit_async(
@@ -96,13 +98,13 @@ class Committer:
         apply: Callable[[Batch], T],
         *,
         durable: bool,
-        lean: bool = True,
+        size: int = 0,
         then: Callable[[T], None] | None = None,
     ) -> asyncio.Future[T]:
         """The same, for the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(apply, durable, future, loop, lean, then))
+        self._put(_Job(apply, durable, future, loop, size, then))
         return future
 
     def _put(self, job: _Job[T]) -> None:
@@ -151,10 +153,12 @@ class Committer:
     def _gather(self) -> tuple[list[_Job[Any]], bool]:
         """Wait for a job, and take all that are there with it; False with the last ones."""
         jobs: list[_Job[Any]] = []
+        size = 0
         job = self._jobs.get()
         while job is not None:
             jobs.append(job)
-            if len(jobs) == _MOST_JOBS:
+            size += job.size
+            if len(jobs) == _MOST_JOBS or size >= _MOST_BYTES:
                 return jobs, True
             try:
                 job = self._jobs.get_nowait()
@@ -185,7 +189,7 @@ class Committer:
         self, batch: Batch, jobs: list[_Job[Any]]
     ) -> tuple[PenstockError | None, list[_Job[Any]]]:
         """Do what fits into the room that deletions left in the catalog, or else the deletions alone."""
-        lean = [job for job in jobs if job.lean]
+        lean = [job for job in jobs if not job.size]
         error: PenstockError | None = StorageFull()
         room = batch.catalog.has_free_pages()
         if not lean and not room:
@@ -195,7 +199,7 @@ class Committer:
             if room:
                 error = self._transact(batch, jobs, grow=False)
             if isinstance(error, StorageFull) and lean:
-                self._fail([job for job in jobs if not job.lean], error)
+                self._fail([job for job in jobs if job.size], error)
                 error, jobs = self._transact(batch, lean, insert=False), lean
             return error, jobs
         finally:

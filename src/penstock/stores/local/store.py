@@ -198,7 +198,7 @@ class LocalStore:
                     self._committer.submit_async(
                         lambda batch: self._carry_out(batch, commit),
                         durable=commit.durable,
-                        lean=not size,
+                        size=size,
                         then=self._follow_up,
                     )
                 )
@@ -230,7 +230,7 @@ class LocalStore:
                 try:
                     return self._write_and_submit(blob, head, commit.decide(view), incarnation, commit)
                 except Moved:
-                    continue
+                    self._undo(blob, incarnation)
                 except PenstockError as error:
                     if not isinstance(error, StorageFailed):  # of which it is not certain that nothing was committed
                         self._undo(blob, incarnation)
@@ -269,9 +269,9 @@ class LocalStore:
                 blob.cut(head.filed)
 
     def _submit(self, commit: Commit) -> Applied:
-        lean = commit.filed is None or commit.filed.start == commit.filed.stop
+        size = 0 if commit.filed is None else commit.filed.stop - commit.filed.start
         return self._committer.submit(
-            lambda batch: self._carry_out(batch, commit), durable=commit.durable, lean=lean, then=self._follow_up
+            lambda batch: self._carry_out(batch, commit), durable=commit.durable, size=size, then=self._follow_up
         ).result()
 
     def _look(self, commit: Commit) -> tuple[View, Head | None]:
@@ -298,7 +298,9 @@ class LocalStore:
         try:
             if not known:
                 self._committer.submit(
-                    lambda batch: batch.catalog.unsettle(incarnation, self._instance.id), durable=False, lean=False
+                    lambda batch: batch.catalog.unsettle(incarnation, self._instance.id),
+                    durable=False,
+                    size=len(incarnation),
                 ).result()
                 self._unsettled.add(incarnation)
             yield

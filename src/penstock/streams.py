@@ -12,8 +12,7 @@ from penstock.core.ports import Clock, Notifier, Store
 from penstock.core.service import StreamService
 from penstock.notifiers.inprocess import InProcessNotifier
 from penstock.notifiers.machine import MachineNotifier
-from penstock.stores.local import LocalStore
-from penstock.stores.local.store import Durability
+from penstock.stores.local import Durability, LocalStore
 from penstock.stores.memory import MemoryStore
 
 if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only appends and reads

@@ -13,6 +13,6 @@ Layout of the folder::
     blobs/<2 hex>/<id>       the bytes of one incarnation
 """
 
-from penstock.stores.local.store import LocalStore
+from penstock.stores.local.store import Durability, LocalStore
 
-__all__ = ["LocalStore"]
+__all__ = ["Durability", "LocalStore"]

@@ -8,15 +8,13 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import StorageFailed, StreamGone
 from penstock.model import Buffer, StreamInfo
 from penstock.stores.local.catalog import Catalog, Head
-
-if TYPE_CHECKING:
-    from penstock.stores.local.store import LocalStore
+from penstock.stores.local.engine import Engine
 
 T = TypeVar("T")
 
@@ -37,8 +35,8 @@ class LocalReader:
     the system's cache. An open stream's file is read in a thread.
     """
 
-    def __init__(self, store: LocalStore, head: Head, descriptor: int, rest: bytes) -> None:
-        self._store = store
+    def __init__(self, engine: Engine, head: Head, descriptor: int, rest: bytes) -> None:
+        self._engine = engine
         self._head = head
         self._info = head.info
         self._descriptor = descriptor
@@ -46,7 +44,7 @@ class LocalReader:
         self._map: memoryview | None = None
 
     @classmethod
-    def opened(cls, store: LocalStore, catalog: Catalog, head: Head, *, hold: bool) -> Self:
+    def opened(cls, engine: Engine, catalog: Catalog, head: Head, *, hold: bool) -> Self:
         """Open what a head says, in the catalog's snapshot; blocking.
 
         With ``hold``, what is not in the file is held in memory, so that it outlives a deletion of the stream.
@@ -54,11 +52,11 @@ class LocalReader:
         Raises:
             FileNotFoundError: the stream was deleted meanwhile.
         """
-        descriptor = store.blobs.open(head.info.incarnation) if head.filed else -1
+        descriptor = engine.blobs.open(head.info.incarnation) if head.filed else -1
         rest = b""
         if hold:
             rest = b"".join(data for _, data in catalog.chunks(head.key, head.filed, head.info.tail))
-        return cls(store, head, descriptor, rest)
+        return cls(engine, head, descriptor, rest)
 
     @property
     def info(self) -> StreamInfo:
@@ -72,7 +70,7 @@ class LocalReader:
         return self._info
 
     def _refreshed(self) -> Head:
-        head = self._store.catalog().by_key(self._head.key)
+        head = self._engine.catalog().by_key(self._head.key)
         if head is None or head.info.incarnation != self._info.incarnation:
             raise StreamGone(self._info.name, self._info.incarnation)
         return head
@@ -98,7 +96,7 @@ class LocalReader:
         """Return the descriptor; the file may have come to be after the reader was opened."""
         if self._descriptor < 0:
             try:
-                self._descriptor = self._store.blobs.open(self._info.incarnation)
+                self._descriptor = self._engine.blobs.open(self._info.incarnation)
             except FileNotFoundError:
                 raise StreamGone(self._info.name, self._info.incarnation) from None
         return self._descriptor
@@ -145,7 +143,7 @@ class LocalReader:
     # -- the catalog ----------------------------------------------------------------------------------------------
 
     def _from_catalog(self, start: int, stop: int) -> bytes:
-        catalog = self._store.catalog()
+        catalog = self._engine.catalog()
         with catalog.snapshot():
             self._head = head = self._refreshed()
             if start >= head.filed:
@@ -158,7 +156,7 @@ class LocalReader:
 
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
         # Not interrupted, so that the descriptor is never closed under a thread that reads from it.
-        return await uninterrupted(asyncio.ensure_future(self._store.read_in_thread(function, *args)))
+        return await uninterrupted(asyncio.ensure_future(self._engine.read(function, *args)))
 
     def close(self) -> None:
         """See `Reader.close`."""

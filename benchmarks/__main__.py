@@ -12,12 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import workloads
-from benchmarks.contenders import NAIVE, PENSTOCK, PENSTOCK_OS, running
+from benchmarks.contenders import NAIVE, PENSTOCK, PENSTOCK_OS, TOOLKIT, running
 
 Workload = Callable[[str, Path], float]
 PLAN: list[tuple[Workload, str, tuple[str, ...]]] = [
     (workloads.upload, "MB/s", (PENSTOCK, PENSTOCK_OS, NAIVE)),
     (workloads.download, "MB/s", (PENSTOCK, NAIVE)),
+    (workloads.plain_generator, "/s", (TOOLKIT, NAIVE)),
+    (workloads.async_generator, "/s", (TOOLKIT, NAIVE)),
+    (workloads.ndjson, "/s", (TOOLKIT, NAIVE)),
     (workloads.appends_by_one, "/s", (PENSTOCK, PENSTOCK_OS)),
     (workloads.appends_by_64, "/s", (PENSTOCK, PENSTOCK_OS)),
 ]
@@ -53,7 +56,7 @@ def _compare(workload: Workload, unit: str, urls: dict[str, str], file: Path, ro
             if number:  # the first round warms up
                 measured[name].append(rate)
     print(f"{workload.__name__}: {workload.__doc__}")
-    ours = statistics.median(measured[PENSTOCK])
+    ours = statistics.median(next(iter(measured.values())))
     for name, rates in measured.items():
         middle = statistics.median(rates)
         print(

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 PENSTOCK = "penstock"
 PENSTOCK_OS = "penstock, no fsync"
 NAIVE = "FastAPI, as in tutorials"
+TOOLKIT = "FastAPI with penstock"
+_APPLICATIONS = {NAIVE: "benchmarks.naive:app", TOOLKIT: "benchmarks.toolkit:app"}
 
 
 def _command(contender: str, port: int, folder: Path) -> list[str]:
-    if contender == NAIVE:
+    if contender in _APPLICATIONS:
         options = ["--port", str(port), "--no-access-log", "--http", "httptools", "--loop", "uvloop"]
-        return [sys.executable, "-m", "uvicorn", "benchmarks.naive:app", *options]
+        return [sys.executable, "-m", "uvicorn", _APPLICATIONS[contender], *options]
     durability = "os" if contender == PENSTOCK_OS else "fsync"
     options = ["--port", str(port), "--data", str(folder), "--durability", durability]
     return [sys.executable, "-m", "penstock", "serve", *options]

@@ -1,10 +1,13 @@
 """What one finds in tutorials: the contender to beat, as an application for uvicorn."""
 
 import os
+from collections.abc import AsyncIterable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
+
+from benchmarks.generators import async_lines, plain_lines, rows
 
 FOLDER = Path(os.environ["BENCH_FOLDER"])
 app = FastAPI()
@@ -22,6 +25,22 @@ async def put(name: str, request: Request) -> dict[str, int]:
 @app.get("/files/{name}")
 async def get(name: str) -> FileResponse:
     return FileResponse(FOLDER / name)
+
+
+@app.get("/lines/plain")
+async def plain() -> StreamingResponse:
+    return StreamingResponse(plain_lines(), media_type="text/plain")
+
+
+@app.get("/lines/async")
+async def asynchronous() -> StreamingResponse:
+    return StreamingResponse(async_lines(), media_type="text/plain")
+
+
+@app.get("/ndjson")
+async def ndjson() -> AsyncIterable[dict[str, object]]:
+    async for row in rows():
+        yield row
 
 
 @app.get("/readyz")

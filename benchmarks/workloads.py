@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.generators import COUNT
+
 RECORD = b'{"sensor": 1, "value": 20.5, "unit": "C", "note": "' + b"x" * 190 + b'"}'
 
 
@@ -27,6 +29,26 @@ def _curl(*arguments: str) -> float:
         ["curl", "-sS", "--fail", "-o", "/dev/null", *arguments], check=True, capture_output=True, text=True
     )
     return float(done.stdout) / 1e6
+
+
+def plain_generator(url: str, file: Path) -> float:
+    """Lines/s of a plain generator of short lines."""
+    return _items(f"{url}/lines/plain", file)
+
+
+def async_generator(url: str, file: Path) -> float:
+    """Lines/s of an async generator of short lines."""
+    return _items(f"{url}/lines/async", file)
+
+
+def ndjson(url: str, file: Path) -> float:
+    """Rows/s of an async generator of small dicts, as JSON lines."""
+    return _items(f"{url}/ndjson", file)
+
+
+def _items(url: str, file: Path) -> float:
+    del file
+    return COUNT / (1e6 * _curl(url, "-w", "%{time_total}"))
 
 
 def appends_by_one(url: str, file: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,25 +13,15 @@ from starlette.requests import Request
 
 from penstock.errors import InvalidName
 from penstock.model import OCTETS, StreamInfo, StreamSpec, check_name
-from penstock.protocols.conditional import ETag
 from penstock.protocols.disposition import filename_from
+from penstock.toolkit.media_types import guessed
 from penstock.toolkit.problems import RequestError, bad_request
+from penstock.toolkit.stream_fields import etag_of, timestamp
 
 _LONGEST_TTL: Final = 100 * 365 * 86400
 
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+[ \t]*(?:;[ -~\t]*)?", re.ASCII)
 _MAX_CONTENT_TYPE: Final = 255
-
-_SUFFIXES: Final = mimetypes.MimeTypes()  # Python's own table: the machine's differs from server to server
-for _suffix, _type in {
-    ".jsonl": "application/x-ndjson",
-    ".log": "text/plain",
-    ".md": "text/markdown",
-    ".ndjson": "application/x-ndjson",
-    ".webp": "image/webp",
-}.items():
-    _SUFFIXES.add_type(_type, _suffix)
-_COMPRESSED: Final = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
 def name_in(request: Request) -> str:
@@ -75,40 +64,6 @@ def url_in(base: str, name: str) -> str:
     return base + quote(name, safe="/")
 
 
-def etag_of(info: StreamInfo) -> ETag:
-    """Return the strong entity tag of a stream's bytes as they are: within an incarnation, they only grow."""
-    return ETag(f"{info.incarnation}-{info.tail}")
-
-
-def growing_etag_of(info: StreamInfo) -> ETag:
-    """Return the entity tag of a stream that is followed to its end: of its incarnation, it can only be one thing."""
-    return ETag(info.incarnation)
-
-
-def state_fields(info: StreamInfo) -> dict[str, str]:
-    """Return the fields that tell of a stream's state."""
-    fields = {
-        "stream-state": info.state,
-        "stream-tail": str(info.tail),
-        "stream-incarnation": info.incarnation,
-    }
-    if info.failure is not None:
-        fields["stream-failure"] = _visible(info.failure)
-    if info.deadline is not None:
-        fields["stream-expires-at"] = timestamp(info.deadline)
-    return fields
-
-
-def _visible(text: str) -> str:
-    """Return a text as a field's value can carry it: one line of ASCII, the rest percent-encoded."""
-    return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time as RFC 3339 writes it, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def described(info: StreamInfo, url: str) -> dict[str, Any]:
     """Return what is known of a stream, for JSON."""
     return {
@@ -137,20 +92,10 @@ def content_type_of(request: Request, *names: str) -> str:
     """
     value = request.headers.get("content-type", "").strip()
     if not value:
-        return next((guess for guess in map(_guessed, names) if guess is not None), OCTETS)
+        return next((guess for guess in map(guessed, names) if guess is not None), OCTETS)
     if not _MEDIA_TYPE.fullmatch(value) or len(value) > _MAX_CONTENT_TYPE:
         raise bad_request("Content-Type must be a media type, such as text/csv.")
     return value
-
-
-def _guessed(name: str) -> str | None:
-    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
-    if not stem:
-        return None
-    # The suffix only: of a name that looks like a URL, it would read the scheme.
-    media_type, coding = _SUFFIXES.guess_type(f"x.{suffix}")
-    # Of a compressed file, the bytes are those of the compressed file, whatever is in it.
-    return media_type if coding is None else _COMPRESSED.get(coding)
 
 
 def check_coding(request: Request) -> None:

@@ -10,13 +10,14 @@ from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import PAGE, StreamService
 from penstock.doors import downloads, uploads
-from penstock.doors.fields import base_of, described, etag_of, name_in, state_fields, url_in
+from penstock.doors.fields import base_of, described, name_in, url_in
 from penstock.doors.hooks import Authorize, OnComplete, authorized, completed
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
 from penstock.toolkit.problems import ProblemRoute
+from penstock.toolkit.stream_fields import etag_of, state_fields
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
 _COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.events import HEARTBEAT, MAX_RECORD, events
-from penstock.doors.fields import base_of, check_coding, content_type_of, name_in, spec_of, state_fields, url_in
+from penstock.doors.fields import base_of, check_coding, content_type_of, name_in, spec_of, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import APPENDED, json_of, parameter, problems
@@ -24,6 +24,7 @@ from penstock.protocols.records import RecordError, has_records, json_record, te
 from penstock.toolkit.bodies import whole
 from penstock.toolkit.problems import ProblemRoute, RequestError, bad_request
 from penstock.toolkit.responses import StreamedBody
+from penstock.toolkit.stream_fields import state_fields
 
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain; charset=utf-8"

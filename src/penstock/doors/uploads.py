@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
-from penstock.doors.fields import check_coding, content_type_of, etag_of, filename_of, spec_of
-from penstock.errors import DigestMismatch, PreconditionFailed
+from penstock.doors.fields import check_coding, content_type_of, filename_of, spec_of
+from penstock.errors import PreconditionFailed
 from penstock.model import Buffer, StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
-from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests, parse_want, preferred
 from penstock.toolkit.bodies import content_length, limited, pump
+from penstock.toolkit.integrity import check_digests, given_digests
 from penstock.toolkit.problems import bad_request
-from penstock.toolkit.representations import joined, preconditions_of
+from penstock.toolkit.representations import preconditions_of, wanted_digest
+from penstock.toolkit.stream_fields import etag_of
 
 _SMALL = 64 * 1024
 """A body of at most this many declared bytes is taken in one commit, which is what many small files are quickest by."""
@@ -39,7 +40,7 @@ async def receive(
     if "content-range" in request.headers:  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
         raise bad_request("A PUT with Content-Range is not supported: send the whole body.")
     length = content_length(request)
-    given = _given_digests(request)
+    given = given_digests(request)
     hasher = Hasher({*given, *_wanted_digest(request)})
     spec = spec_of(request, content_type_of(request, name, filename_of(request) or ""), length, service.now)
     condition = Conditions(request, name)
@@ -47,7 +48,7 @@ async def receive(
     if length is not None and length <= _SMALL:
         data = [chunk async for chunk in chunks]
         await hasher.update(data)
-        _check_digests(name, given, hasher)
+        check_digests(name, given, hasher.digests())
         info = await service.put(name, data, spec, condition=condition, digests=hasher.digests())
         return info, not condition.found
     async with await service.replace(name, spec, condition=condition) as draft:
@@ -57,7 +58,7 @@ async def receive(
             await asyncio.gather(draft.write(batch), hasher.update(batch))
 
         await pump(chunks, write)
-        _check_digests(name, given, hasher)
+        check_digests(name, given, hasher.digests())
         info = await draft.publish(hasher.digests())
         return info, not condition.found
 
@@ -88,41 +89,6 @@ class Conditions:
             raise PreconditionFailed(self._name)
 
 
-def _given_digests(request: Request) -> Mapping[str, bytes]:
-    """Return the digests that the client gave; without a coding, those of content and representation are the same."""
-    given: dict[str, bytes] = {}
-    for field in ("content-digest", "repr-digest"):
-        value = joined(request, field)
-        if value is None:
-            continue
-        try:
-            parsed = parse_digests(value)
-        except DigestError as error:
-            raise bad_request(f"{field.title()}: {error}") from None
-        for algorithm, digest in parsed.items():
-            if algorithm in SUPPORTED and given.setdefault(algorithm, digest) != digest:
-                raise bad_request("Content-Digest and Repr-Digest contradict each other.")
-    return given
-
-
 def _wanted_digest(request: Request) -> tuple[str, ...]:
     algorithm = wanted_digest(request)
     return () if algorithm is None else (algorithm,)
-
-
-def wanted_digest(request: Request) -> str | None:
-    """Return the algorithm that Want-Repr-Digest asks for, or None."""
-    value = joined(request, "want-repr-digest")
-    if value is None:
-        return None
-    try:
-        return preferred(parse_want(value))
-    except DigestError as error:
-        raise bad_request(f"Want-Repr-Digest: {error}") from None
-
-
-def _check_digests(name: str, given: Mapping[str, bytes], hasher: Hasher) -> None:
-    actual = hasher.digests()
-    for algorithm, digest in given.items():
-        if actual[algorithm] != digest:
-            raise DigestMismatch(name, algorithm, digest, actual[algorithm])

@@ -18,8 +18,15 @@ T = TypeVar("T")
 THREADS = 16
 """How many pieces of blocking work are done at once, for all responses; more wait for their turn."""
 
-BATCH = 1024 * 1024
-"""Bytes that one visit to a thread yields. From 1 MiB on, what the visit costs vanishes beside moving the bytes."""
+BATCH = 512 * 1024
+"""Bytes that one visit to a thread yields: so many that what it costs vanishes beside moving them. A response holds
+two such batches, one on its way and one ahead."""
+
+LEAST = 128 * 1024
+"""Bytes that a visit yields for a slow client, so that many of them do not hold much memory."""
+
+SLOW = 0.25
+"""Seconds that a client takes for a batch from which on it is a slow one."""
 
 _SMALL = 64 * 1024
 
@@ -40,12 +47,16 @@ async def read_ahead(pieces: Generator[Buffer, None, None]) -> AsyncGenerator[Bu
     by another thread each time, and never by two at once. It is closed in a thread, whatever happens, and only once
     nothing runs in it any more: what it uses may be released then.
     """
-    ahead = in_pool(_batch, pieces)
+    clock = asyncio.get_running_loop().time
+    size = LEAST
+    ahead = in_pool(_batch, pieces, size)
     try:
         while batch := await asyncio.shield(ahead):
-            ahead = in_pool(_batch, pieces)
+            ahead = in_pool(_batch, pieces, size)
+            begun = clock()
             for piece in batch:
                 yield piece
+            size = max(size // 2, LEAST) if clock() - begun > SLOW else min(size * 2, BATCH)
     finally:
         await uninterrupted(_end(ahead, pieces))
 
@@ -56,13 +67,12 @@ async def _end(ahead: asyncio.Future[list[Buffer]], pieces: Generator[Buffer, No
     await in_pool(pieces.close)
 
 
-def _batch(pieces: Generator[Buffer, None, None]) -> list[Buffer]:
-    """Return the next pieces; the small ones joined; none at the end."""
+def _batch(pieces: Generator[Buffer, None, None], size: int) -> list[Buffer]:
+    """Return the next ``size`` bytes or a little more, small pieces joined; none at the end."""
     batch: list[Buffer] = []
     small: list[Buffer] = []
-    size = 0
     for piece in pieces:
-        size += len(piece)
+        size -= len(piece)
         if len(piece) < _SMALL:
             small.append(piece)
         else:
@@ -70,7 +80,7 @@ def _batch(pieces: Generator[Buffer, None, None]) -> list[Buffer]:
                 batch.append(b"".join(small))
                 small = []
             batch.append(piece)
-        if size >= BATCH:
+        if size <= 0:
             break
     if small:
         batch.append(b"".join(small))

@@ -91,6 +91,11 @@ class Outlet:
         """Wait for the first piece, or the end, or for ``timeout`` seconds."""
         await self._wait(1, timeout)
 
+    async def is_all(self, size: int) -> bool:
+        """Tell whether fewer than ``size`` bytes come in all, as far as that shows within the latency."""
+        await self._wait(size, self._latency)
+        return self._ended and self._produced - self._taken < size
+
     async def take(self, timeout: float | None = None) -> bytes | None:
         """Return all that is there, waiting for the first of it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -12,9 +12,10 @@ from starlette.responses import Response
 from penstock.model import Buffer
 from penstock.protocols.conditional import ETag, Preconditions, Verdict, evaluate, if_range_allows
 from penstock.protocols.dates import format_date
+from penstock.protocols.digest import DigestError, parse_want, preferred
 from penstock.protocols.multipart import ByteRangesBody
 from penstock.protocols.ranges import ByteRange, RangeSpec, content_range, parse_range, resolve, unsatisfied
-from penstock.toolkit.problems import RequestError
+from penstock.toolkit.problems import RequestError, bad_request
 from penstock.toolkit.responses import StreamedBody
 
 ReadRange = Callable[[int, int], AsyncGenerator[Buffer, None]]
@@ -70,6 +71,21 @@ def preconditions_of(request: Request) -> Preconditions:
     names = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
     fields = {name: value for name in names if (value := joined(request, name)) is not None}
     return Preconditions.from_headers(fields)
+
+
+def wanted_digest(request: Request) -> str | None:
+    """Return the algorithm that Want-Repr-Digest asks for, or None.
+
+    Raises:
+        RequestError: ``bad-request`` (400): the field cannot be read.
+    """
+    value = joined(request, "want-repr-digest")
+    if value is None:
+        return None
+    try:
+        return preferred(parse_want(value))
+    except DigestError as error:
+        raise bad_request(f"Want-Repr-Digest: {error}") from None
 
 
 def check_conditions(request: Request, representation: Representation) -> Response | None:
@@ -134,6 +150,14 @@ def respond(request: Request, representation: Representation, read: ReadRange, r
     if len(ranges) == 1:
         return _one_range(representation, ranges[0], read, release)
     return _several_ranges(representation, ranges, read, release)
+
+
+def with_fields(response: Response, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Set fields that a handler chose, in place of those of the same names; not what frames and describes the body."""
+    # The content type of several ranges is another one; the length is that of what is sent.
+    own = [field for field in fields if field[0] not in {b"content-type", b"content-length"}]
+    names = {name for name, _ in own}
+    response.raw_headers = [*(field for field in response.raw_headers if field[0] not in names), *own]
 
 
 def not_satisfiable(length: int) -> RequestError:

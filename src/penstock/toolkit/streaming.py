@@ -26,11 +26,11 @@ from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
+from penstock.toolkit.compression import TINY, Compression
 from penstock.toolkit.formats import CSV, NDJSON, Events, Format, JSONArray, Raw
 from penstock.toolkit.outlet import Outlet
 from penstock.toolkit.producers import Items, Producing
@@ -68,6 +68,7 @@ class Streamed(Response):
         patience: seconds that a live format waits for the first item before it sends the status all the same, so that
             its reader knows that it is connected. Others wait as long as it takes.
         on_close: is told how the stream ended, after its generator was closed.
+        compress: whether it is compressed for clients that accept that; see `Compression`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Streamed(Response):
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
         on_close: OnClose | None = None,
+        compress: bool = False,
     ) -> None:
         super().__init__(None, status_code, {"content-type": form.media_type, **_live_fields(form), **(headers or {})})
         if "content-length" not in {name.lower() for name in headers or {}}:
@@ -92,6 +94,7 @@ class Streamed(Response):
         self._heartbeat = heartbeat if form.live else None
         self._patience = patience if form.live else None
         self._on_close = on_close
+        self._compression = Compression() if compress else None
         self._stop = asyncio.Event()
         self._started = False
 
@@ -104,6 +107,8 @@ class Streamed(Response):
         outlet = Outlet(self._latency)
         producing = Producing(self._items, self._form.item, outlet)
         reason: Reason = "disconnected"
+        if self._compression is not None:
+            send = self._compression.around(scope, send)
         if self._form.live:
             _live.add(self)
         try:
@@ -141,6 +146,8 @@ class Streamed(Response):
         await outlet.begun(self._patience)
         if outlet.empty and producing.error is not None:
             raise producing.error  # nothing was sent yet: whoever answers errors does it
+        if self._compression is not None and await outlet.is_all(TINY):
+            self._compression.off()
         await self._start(send)
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
@@ -176,7 +183,8 @@ class Streamed(Response):
             if inspect.iscoroutinefunction(self._on_close):
                 await self._on_close(reason)
             else:
-                await run_in_threadpool(self._on_close, reason)
+                # Not in anyio's threads: those of a worker that granian stops keep its process from exiting.
+                await asyncio.to_thread(self._on_close, reason)
 
 
 def stop_live_responses() -> None:

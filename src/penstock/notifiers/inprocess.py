@@ -66,7 +66,7 @@ class InProcessWatch:
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        # A timer and a future: a tenth of what asyncio.wait_for costs, and there are as many of these as readers.
+        # A timer and a future: less than asyncio.wait_for, which would make a task for each of as many readers.
         timer = loop.call_later(timeout, self._wake)
         try:
             await self._waiter

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from starlette.exceptions import HTTPException
 
 from penstock import Streams, __version__
-from penstock.errors import PenstockError
 from penstock.server.date import Dated
 from penstock.server.settings import Settings
-from penstock.toolkit.problems import problem_response
+from penstock.toolkit.problems import install_problem_handlers, problem_response
 
 _WELCOME = """\
 This is penstock {version}.
@@ -60,6 +57,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def on_error(_: Request, error: Exception) -> Response:
         return problem_response(error)
 
-    for kind in (PenstockError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, on_error)
+    install_problem_handlers(app)
+    app.add_exception_handler(Exception, on_error)
     return app

@@ -35,24 +35,34 @@ _budget = _Budget()
 async def pump(chunks: AsyncIterator[Buffer], write: Callable[[Sequence[Buffer]], Awaitable[None]]) -> int:
     """Write all that ``chunks`` yields, and return how many bytes that were.
 
-    While a write runs, the next chunks are gathered, up to a bound; then they are written together. So a slow source is
-    written as it trickles, and a fast one in large batches. The bound holds the source back: uvicorn stops reading
-    from the socket. What either side raises is raised, once the other has ended; what arrived before is written.
+    While a write runs, the next chunks are gathered; see `batches`. What either side raises is raised, once the other
+    has ended; what arrived before is written.
+    """
+    total = 0
+    async with aclosing(batches(chunks)) as gathered:
+        async for batch in gathered:
+            total += sum(map(len, batch))
+            await write(batch)
+    return total
+
+
+async def batches(chunks: AsyncIterator[Buffer]) -> AsyncGenerator[list[Buffer], None]:
+    """Yield the chunks that arrived since the last batch was taken, together.
+
+    So a slow source's chunks are passed on as they trickle, and a fast one's in large batches. Their size is bounded,
+    which holds the source back: uvicorn stops reading from the socket.
     """
     gathered = _Gathered()
     _budget.uploads += 1
     reader = asyncio.create_task(gathered.fill(chunks))
-    total = 0
     try:
         while batch := await gathered.take():
-            total += sum(map(len, batch))
-            await write(batch)
+            yield batch
     finally:
         _budget.uploads -= 1
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
-    return total
 
 
 class _Gathered:
@@ -105,7 +115,7 @@ def content_length(request: Request) -> int | None:
     return int(value)
 
 
-def limited(request: Request, max_size: int | None) -> AsyncIterator[bytes]:
+def limited(request: Request, max_size: int | None) -> AsyncGenerator[bytes, None]:
     """Return the body's chunks, bounded: a longer one is refused as soon as that is known.
 
     Raises:
@@ -117,7 +127,7 @@ def limited(request: Request, max_size: int | None) -> AsyncIterator[bytes]:
     return request.stream() if max_size is None else _bounded(request, max_size)
 
 
-async def _bounded(request: Request, max_size: int) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, max_size: int) -> AsyncGenerator[bytes, None]:
     size = 0
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:

@@ -1,18 +1,18 @@
 """``multipart/form-data`` as it arrives (RFC 7578), without I/O: chunks of the body in, its parts' pieces out.
 
-The delimiters are found by the parser of the package ``multipart``, the extra ``penstock[forms]``. Here is what surrounds
-it: what may come before the first and after the last delimiter, what a part's header means, and how it is refused.
+The delimiters are found by the parser of the package ``multipart``, the extra ``penstock[forms]``. Here is what
+surrounds it: what may come before the first and after the last delimiter, what a part's header means, and how it is
+refused.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-from starlette.datastructures import Headers
 
 from penstock.protocols.disposition import filename_from
 from penstock.toolkit.problems import RequestError, bad_request
@@ -20,7 +20,7 @@ from penstock.toolkit.problems import RequestError, bad_request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MultipartReader", "PartEvent", "PartHead", "boundary_of"]
+__all__ = ["MultipartReader", "PartEvent", "PartHead", "boundary_of", "parser_package"]
 
 MAX_HEADER_SIZE: Final = 8 * 1024
 MAX_HEADERS: Final = 16
@@ -48,14 +48,14 @@ class PartHead:
             None for a part that is no file.
         content_type: the part's media type; by default ``text/plain``, of a file ``application/octet-stream``.
         charset: the encoding that the media type names, or None.
-        headers: all of the part's fields.
+        headers: all of the part's fields, by their lower-case names.
     """
 
     name: str
     filename: str | None
     content_type: str
     charset: str | None
-    headers: Headers
+    headers: Mapping[str, str]
 
 
 PartEvent: TypeAlias = PartHead | bytes | None
@@ -93,7 +93,7 @@ class MultipartReader:
     def __init__(
         self, boundary: str, *, max_header_size: int = MAX_HEADER_SIZE, max_headers: int = MAX_HEADERS
     ) -> None:
-        self._lib = _library()
+        self._lib = parser_package()
         self._parser = self._lib.PushMultipartParser(
             boundary, max_header_size=max_header_size, max_header_count=max_headers
         )
@@ -107,7 +107,7 @@ class MultipartReader:
 
         Raises:
             RequestError: ``bad-request`` for what is no form, ``too-large`` for a header past its limits,
-                ``unsupported-media-type`` for a part in a coding that nobody uses in forms (RFC 7578 sections 4.3, 4.7).
+                ``unsupported-media-type`` for a part in a coding that forms have not (RFC 7578 sections 4.3, 4.7).
         """
         if self._preamble is not None:
             chunk = self._from_first_delimiter(self._preamble + chunk)
@@ -122,7 +122,9 @@ class MultipartReader:
             raise RequestError("too-large", 413, f"A part's header is too large: {error}.") from None
         except self._lib.MultipartError as error:
             raise bad_request(f"The body is no well-formed form: {error}.") from None
-        if self._idle > self._most_idle:  # more than any header has: this comes after the last delimiter
+        # More than any header has: this comes after the last delimiter. The parser, which ignores it, does not tell
+        # where in a chunk that was, so that as much as a chunk may be ignored besides.
+        if self._idle > self._most_idle:
             raise bad_request("The body goes on after the form's end.")
 
     def finish(self) -> None:
@@ -140,14 +142,14 @@ class MultipartReader:
 
     def _from_first_delimiter(self, data: bytes) -> bytes:
         """Return the body from its first delimiter on; nothing while the preamble (RFC 2046 section 5.1.1) lasts."""
-        start = 0 if data.startswith(self._delimiter) else 2 + data.find(b"\r\n" + self._delimiter, 0, _FRINGE)
-        if start != 1:
-            self._preamble = None
-            return data[start:]
-        if len(data) >= _FRINGE:
+        start = data.find(self._delimiter, 0, _FRINGE)
+        if start < 0 and len(data) < _FRINGE:
+            self._preamble = data
+            return b""
+        if start < 0 or not (b"\r\n" + data[:start]).endswith(b"\r\n"):
             raise _no_beginning()
-        self._preamble = data
-        return b""
+        self._preamble = None
+        return data[start:]
 
 
 def head_of(fields: Sequence[tuple[str, str]]) -> PartHead:
@@ -157,14 +159,14 @@ def head_of(fields: Sequence[tuple[str, str]]) -> PartHead:
         RequestError: ``bad-request`` for a header that could be understood in several ways, or has no name;
             ``unsupported-media-type`` for a nested multipart and for a transfer encoding.
     """
-    headers = Headers(raw=[(name.lower().encode(), value.encode()) for name, value in fields])
-    for name, value in fields:
+    headers: dict[str, str] = {}
+    for field, value in fields:
         if _CONTROLS.search(value):
-            raise bad_request(f"A part's {name} has a control character or a bare line feed in it.")
-    for name in ("content-disposition", "content-type", "content-transfer-encoding"):
-        if len(headers.getlist(name)) > 1:
-            raise bad_request(f"A part has {name.title()} more than once.")
-    kind, separator, rest = _first(headers, "content-disposition").partition(";")
+            raise bad_request(f"A part's {field} has a control character or a bare line feed in it.")
+        if field.lower() in headers:
+            raise bad_request(f"A part has {field} more than once.")
+        headers[field.lower()] = value
+    kind, separator, rest = headers.get("content-disposition", "").partition(";")
     if kind.strip().lower() != "form-data":
         raise bad_request("A part's Content-Disposition is not form-data.")
     parameters = _parameters(separator + rest, "A part's Content-Disposition")
@@ -172,11 +174,11 @@ def head_of(fields: Sequence[tuple[str, str]]) -> PartHead:
     if name is None:
         raise bad_request("A part has no name.")
     filename = _text(parameters, "filename", is_filename=True)
-    given = _first(headers, "content-type").strip()
+    given = headers.get("content-type", "").strip()
     media_type, separator, rest = given.partition(";")
     if media_type.lower().startswith("multipart/") and filename is None:
         raise _unsupported("A form within a form is not supported: send several parts of the same name instead.")
-    if _first(headers, "content-transfer-encoding", "binary").strip().lower() not in _AS_IT_IS:
+    if headers.get("content-transfer-encoding", "binary").strip().lower() not in _AS_IT_IS:
         raise _unsupported("A Content-Transfer-Encoding is not supported: send the bytes as they are.")
     charset = _parameters(separator + rest, "A part's Content-Type").get("charset")
     return PartHead(
@@ -188,11 +190,6 @@ def head_of(fields: Sequence[tuple[str, str]]) -> PartHead:
     )
 
 
-def _first(headers: Headers, name: str, default: str = "") -> str:
-    # Headers decodes as Latin-1 what is UTF-8 here.
-    return headers.get(name, default).encode("latin-1").decode()
-
-
 def _parameters(text: str, where: str) -> dict[str, str]:
     """Return the parameters, by their lower-case names; each once, or what is meant would be anybody's guess."""
     found: dict[str, str] = {}
@@ -200,8 +197,10 @@ def _parameters(text: str, where: str) -> dict[str, str]:
     while match := _PARAMETER.match(text, position):
         position = match.end()
         name, value = match.groups()
-        if name is not None and found.setdefault(name.lower(), value) is not value:
-            raise bad_request(f"{where} has the parameter {name[:80]!r} more than once.")
+        if name is not None:
+            if name.lower() in found:
+                raise bad_request(f"{where} has the parameter {name[:80]!r} more than once.")
+            found[name.lower()] = value
     if text[position:].strip(" \t"):
         raise bad_request(f"{where} is not well-formed.")
     return found
@@ -249,7 +248,7 @@ def _decoded(value: str) -> str | None:
 
 def _unquoted(value: str, *, is_filename: bool = False) -> str:
     """Undo what browsers do (``%22`` for a quotation mark), and what other clients do (a backslash before it)."""
-    text: str = _library().content_disposition_unquote(value.strip(" \t"), is_filename)
+    text: str = parser_package().content_disposition_unquote(value.strip(" \t"), is_filename)
     return text
 
 
@@ -261,10 +260,15 @@ def _safe(filename: str) -> str:
     return filename_from(f'attachment; filename="{quoted}"') or "unnamed"
 
 
-def _library() -> Any:
-    """Return the package ``multipart``, which only who reads forms needs."""
+@functools.cache
+def parser_package() -> Any:
+    """Return the package ``multipart``, which only who reads forms needs.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
     try:
-        import multipart
+        import multipart  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         multipart = None
     # A package of the name that python-multipart once had, and still brings along, is another one.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from penstock import errors
 from penstock.protocols.problem import MEDIA_TYPE, Problem, type_uri
+from penstock.toolkit.lingering import Exchange, Lingering, LingeringResponse
 
 logger = logging.getLogger("penstock")
 
@@ -96,44 +98,74 @@ _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPSta
 
 def problem_response(error: Exception) -> Response:
     """Return the answer to a request that ended in ``error``, before anything of a response was sent."""
+    problem, headers = _problem(error)
+    fields = {"cache-control": "no-store", **(headers or {})}
+    return Response(problem.to_bytes(), problem.status or 500, fields, media_type=MEDIA_TYPE)
+
+
+def http_exception(error: errors.PenstockError | ClientDisconnect) -> HTTPException:
+    """Return the framework's exception for an error of the domain: for applications that do not know ours."""
+    problem, headers = _problem(error)
+    return HTTPException(problem.status or 500, problem.detail, headers)
+
+
+def handles_problems(app: Any) -> bool:
+    """Tell whether an application's errors of the domain are answered: see `install_problem_handlers`."""
+    return errors.PenstockError in getattr(app, "exception_handlers", {})
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer errors with problems (RFC 9457) in an application of one's own, before it is started.
+
+    Errors of penstock, ``HTTPException`` and validation errors become ``application/problem+json``. Besides, an answer
+    that comes before the whole body has reaches the client also while that is still sending, whoever gave it, and the
+    rest of the body is not read on forever (`Lingering`).
+    """
+
+    async def answer(_: Request, error: Exception) -> Response:
+        return problem_response(error)
+
+    for kind in (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect):
+        app.add_exception_handler(kind, answer)
+    app.add_middleware(Lingering)
+
+
+def _problem(error: Exception) -> tuple[Problem, Mapping[str, str] | None]:
+    """Return what there is to say about an error, and the fields that go with it."""
     if isinstance(error, RequestError):
-        return _response(error.slug, error.status, _title(error.slug), error.detail, error.headers, error.facts)
+        return _of_ours(error.slug, error.status, _title(error.slug), error.detail, error.facts), error.headers
     if isinstance(error, HTTPException):
-        return _other(error)
+        return _other(error), error.headers
     if isinstance(error, RequestValidationError):
-        return _response("bad-request", 400, _title("bad-request"), _validation(error), {}, {})
+        return _of_ours("bad-request", 400, _title("bad-request"), _validation(error)), {}
     if isinstance(error, ClientDisconnect):  # nobody reads it; the log tells
-        return _response("body-incomplete", 400, _title("body-incomplete"), "The body ended before its end.", {}, {})
+        return _of_ours("body-incomplete", 400, _title("body-incomplete"), "The body ended before its end."), {}
     for kind in type(error).__mro__:
         if kind in _TABLE:
             slug, status, title = _TABLE[kind]
             facts = {member: getattr(error, name) for member, name in _FACTS.get(kind, {}).items()}
-            return _response(slug, status, title, str(error), _retry_later(status), facts)
+            return _of_ours(slug, status, title, str(error), facts), _retry_later(status)
     logger.error("A request failed unexpectedly.", exc_info=error)
-    return _response("internal", 500, _title("internal"), "The server failed; its log tells more.", {}, {})
+    return _of_ours("internal", 500, _title("internal"), "The server failed; its log tells more."), {}
 
 
-def _other(error: HTTPException) -> Response:
-    """Return the answer to an exception of the framework or the application."""
+def _other(error: HTTPException) -> Problem:
+    """Return the problem for an exception of the framework or the application."""
     slug = _STATUS_SLUGS.get(error.status_code)
     given: object = error.detail  # of FastAPI's, whatever JSON can tell
     detail = given if isinstance(given, str) else json.dumps(given, default=str)
     if slug is not None:
-        return _response(slug, error.status_code, _title(slug), detail, error.headers, {})
+        return _of_ours(slug, error.status_code, _title(slug), detail)
     # A type would promise that we know what this is about (RFC 9457 section 4.2.1).
     title = _PHRASES.get(error.status_code, "Refused")
-    return _sent(Problem(title=title, status=error.status_code, detail=detail), error.headers)
+    return Problem(title=title, status=error.status_code, detail=detail)
 
 
-def _response(
-    slug: str, status: int, title: str, detail: str, headers: Mapping[str, str] | None, facts: Mapping[str, object]
-) -> Response:
-    return _sent(Problem(type=type_uri(slug), title=title, status=status, detail=detail, extra=dict(facts)), headers)
+_NO_FACTS: Mapping[str, object] = {}
 
 
-def _sent(problem: Problem, headers: Mapping[str, str] | None) -> Response:
-    fields = {"cache-control": "no-store", **(headers or {})}
-    return Response(problem.to_bytes(), problem.status or 500, fields, media_type=MEDIA_TYPE)
+def _of_ours(slug: str, status: int, title: str, detail: str, facts: Mapping[str, object] = _NO_FACTS) -> Problem:
+    return Problem(type=type_uri(slug), title=title, status=status, detail=detail, extra=dict(facts))
 
 
 def _title(slug: str) -> str:
@@ -154,16 +186,23 @@ def _validation(error: RequestValidationError) -> str:
 
 
 class ProblemRoute(APIRoute):
-    """A route whose errors are problems, in whoever's application it is mounted."""
+    """A route whose errors are problems, in whoever's application it is mounted.
+
+    Its answers reach clients that are still sending; see `penstock.toolkit.lingering`.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, with errors turned into answers."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            exchange = Exchange.begun(request.scope, request.receive)
+            if exchange is not None:
+                request = Request(request.scope, exchange.receive)
             try:
-                return await handler(request)
+                response = await handler(request)
             except (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect) as error:
-                return problem_response(error)
+                response = problem_response(error)
+            return response if exchange is None else LingeringResponse(response, exchange)
 
         return handle

@@ -1,0 +1,77 @@
+"""Digests that a client sent along with a body (RFC 9530), and whether the body is what they say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.requests import Request
+
+from penstock.core.digests import Hasher
+from penstock.core.uninterrupted import uninterrupted
+from penstock.errors import DigestMismatch
+from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests
+from penstock.toolkit.problems import bad_request
+from penstock.toolkit.representations import joined
+
+__all__ = ["check_digests", "given_digests", "hashed"]
+
+_WORTH_A_THREAD = 256 * 1024
+
+
+def given_digests(request: Request) -> Mapping[str, bytes]:
+    """Return the digests that the client gave, by algorithm; those that cannot be computed here are left out.
+
+    Of a request without ``Content-Range``, the content is the whole representation, *in its content coding*: so both
+    fields are digests of the bytes as they were sent (RFC 9530 sections 2 and 3).
+
+    Raises:
+        RequestError: ``bad-request`` for a field that cannot be read, or two that contradict each other.
+    """
+    given: dict[str, bytes] = {}
+    for field in ("content-digest", "repr-digest"):
+        value = joined(request, field)
+        if value is None:
+            continue
+        try:
+            parsed = parse_digests(value)
+        except DigestError as error:
+            raise bad_request(f"{field.title()}: {error}") from None
+        for algorithm, digest in parsed.items():
+            if algorithm in SUPPORTED and given.setdefault(algorithm, digest) != digest:
+                raise bad_request("Content-Digest and Repr-Digest contradict each other.")
+    return given
+
+
+def check_digests(name: str, given: Mapping[str, bytes], actual: Mapping[str, bytes]) -> None:
+    """Compare the digests that were given with those of what arrived.
+
+    Raises:
+        DigestMismatch: they differ.
+    """
+    for algorithm, digest in given.items():
+        if actual[algorithm] != digest:
+            raise DigestMismatch(name, algorithm, digest, actual[algorithm])
+
+
+async def hashed(chunks: AsyncGenerator[bytes, None], hasher: Hasher) -> AsyncGenerator[bytes, None]:
+    """Yield what ``chunks`` yields, and take it into the digests: in a thread, while the next chunks arrive."""
+    gathered: list[bytes] = []
+    size = 0
+    running: asyncio.Task[None] | None = None
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                gathered.append(chunk)
+                size += len(chunk)
+                if size >= _WORTH_A_THREAD:
+                    if running is not None:
+                        await running
+                    running = asyncio.create_task(hasher.update(gathered))
+                    gathered, size = [], 0
+                yield chunk
+    finally:
+        if running is not None:
+            await uninterrupted(running)
+    await hasher.update(gathered)

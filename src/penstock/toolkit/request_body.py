@@ -1,0 +1,336 @@
+"""The body of a request as it arrives: its bytes, where they can go, and the items in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, overload
+
+from starlette.requests import Request
+
+from penstock.core.digests import Hasher
+from penstock.core.rules import Condition
+from penstock.core.service import StreamService
+from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
+from penstock.toolkit.bodies import batches, content_length, limited, pump
+from penstock.toolkit.decoding import MAX_RATIO, codings_in, decoded
+from penstock.toolkit.integrity import check_digests, given_digests, hashed
+from penstock.toolkit.item_formats import (
+    csv_items,
+    items_of,
+    json_array_items,
+    length_prefixed_items,
+    ndjson_items,
+)
+from penstock.toolkit.items import MAX_ITEM, Items, OnError
+from penstock.toolkit.limits import Pace, timely
+from penstock.toolkit.problems import RequestError
+from penstock.toolkit.progress import OnProgress, reported
+from penstock.toolkit.representations import joined
+from penstock.toolkit.sinks import FileSink, SavedFile
+
+__all__ = ["BodyLimits", "GiB", "KiB", "MiB", "StreamBody"]
+
+T = TypeVar("T")
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+GiB: Final = 1024 * MiB
+
+DEFAULT_SIZE: Final = GiB
+_PROGRESS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """What is accepted of a body. What goes past it is refused as soon as that is known.
+
+    Attributes:
+        max_size: bytes, both as they were sent and as they decode (413); None for no limit.
+        max_ratio: how many times its size a coded body may decode to (413); None for no limit.
+        decode: whether content codings are taken and decoded; otherwise any is refused (415).
+        pace: how slowly it may arrive (408).
+    """
+
+    max_size: int | None = DEFAULT_SIZE
+    max_ratio: float | None = MAX_RATIO
+    decode: bool = True
+    pace: Pace = field(default_factory=lambda: Pace(idle=60.0, min_rate=64.0, grace=30.0))
+
+
+class StreamBody:
+    """The body of a request, as it arrives: ``async for chunk in body``, or one of the methods. It is read once.
+
+    What every way of reading does: the limits hold; a content coding is decoded; digests that the client sent are
+    verified; a body that was cut is an error, never a short body. A slow reader holds the client back.
+
+    Args:
+        request: where the body comes from.
+        limits: what is accepted.
+
+    Raises:
+        RequestError: from the constructor, for what the request's head tells already, and from reading:
+            ``too-large`` (413), ``unsupported-media-type`` (415), ``too-slow`` (408), ``body-incomplete`` (400),
+            ``bad-request`` (400).
+        DigestMismatch: from reading, at the end: the bytes are not those whose digest was sent.
+        ClientDisconnect: from reading: the client is gone.
+    """
+
+    def __init__(self, request: Request, limits: BodyLimits | None = None) -> None:
+        self.request = request
+        self.limits = limits or BodyLimits()
+        self._length = content_length(request)
+        self._chunks = limited(request, self.limits.max_size)
+        self._codings = codings_in(joined(request, "content-encoding"), allowed=self.limits.decode)
+        self._given = given_digests(request)
+        self._on_progress: OnProgress | None = None
+        self._every = _PROGRESS
+        self._received = 0
+        self._begun = False
+        self._complete = False
+
+    @property
+    def content_type(self) -> str:
+        """The media type that the client gave, with its parameters."""
+        return self.request.headers.get("content-type") or OCTETS
+
+    @property
+    def length(self) -> int | None:
+        """The bytes that were announced, as they are sent: before a coding is decoded. None if that is not known."""
+        return self._length
+
+    @property
+    def received(self) -> int:
+        """The bytes that arrived so far, as they were sent."""
+        return self._received
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body was read, and verified."""
+        return self._complete
+
+    def on_progress(self, function: OnProgress, *, every: float = _PROGRESS) -> None:
+        """Have a function told how far the reading has come; see `published_progress` for one.
+
+        Args:
+            function: is given a `Progress`.
+            every: seconds between two calls, at the least.
+        """
+        self._on_progress, self._every = function, every
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body, decoded, in chunks as they arrive."""
+        return self.chunks()
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body, decoded, in chunks as they arrive. Close the generator if it is left early.
+
+        Raises:
+            RuntimeError: the body is being read already.
+        """
+        if self._begun:
+            raise RuntimeError("A body is read once, and this one was begun before.")
+        self._begun = True
+        return self._read()
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
+        hasher = Hasher(self._given)
+        chunks = self._counted(timely(self._chunks, self.limits.pace))
+        if self._given:
+            chunks = hashed(chunks, hasher)
+        if self._on_progress is not None:
+            chunks = reported(chunks, self._length, self._on_progress, self._every)
+        limits = self.limits
+        chunks = decoded(chunks, self._codings, max_size=limits.max_size, max_ratio=limits.max_ratio)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+        check_digests(self.request.url.path, self._given, hasher.digests())
+        self._complete = True
+
+    async def _counted(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self._received += len(chunk)
+                if chunk:
+                    yield chunk
+        # Servers tell when a client is gone, but whether all of them always do is not to be relied on.
+        if self._length is not None and self._received != self._length:
+            detail = f"The body has {self._received} bytes, and {self._length} were announced."
+            raise RequestError("body-incomplete", 400, detail)
+
+    # -- where it can go ------------------------------------------------------------------------------------------
+
+    async def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fsync: bool = False,
+        overwrite: bool = True,
+        mode: int = 0o666,
+        digests: Iterable[str] = (),
+    ) -> SavedFile:
+        """Write the body to a file, which is there once it is whole. Otherwise nothing is left.
+
+        Args:
+            path: the destination. Never take it from the client as it is.
+            fsync: whether it must survive a power cut.
+            overwrite: whether it may take the place of a file.
+            mode: the permissions, from which the process's umask is taken.
+            digests: which digests of the file to compute meanwhile: ``sha-256``, ``sha-512``.
+
+        Raises:
+            StorageFull: there is no room on the disk (507).
+            FileExistsError: there is a file, and it must not be overwritten.
+            OSError: the file cannot be written.
+        """
+        hasher = Hasher(digests)
+        async with FileSink(path, fsync=fsync, overwrite=overwrite, mode=mode) as sink:
+            await self.pump(sink.write, hasher)
+            await sink.publish()
+        return SavedFile(sink.path, sink.size, hasher.digests())
+
+    async def into(
+        self,
+        streams: StreamService,
+        name: str,
+        *,
+        spec: StreamSpec | None = None,
+        condition: Condition | None = None,
+        digests: Iterable[str] = (),
+    ) -> StreamInfo:
+        """Make the body the stream of that name, as a PUT does: a closed stream that is there stays until the end.
+
+        A name that showed nothing shows the growing stream at once. If the body is cut, nothing is left.
+
+        Args:
+            streams: where the stream is.
+            name: its name.
+            spec: what is to be said about it; by default, the content type that the client gave.
+            condition: see `StreamService.replace`.
+            digests: which digests of the stream to compute meanwhile.
+
+        Raises:
+            StreamIsOpen: the name shows a stream that is still being written.
+            StorageFull: there is no room on the disk.
+        """
+        if spec is None:
+            spec = StreamSpec(content_type=self.content_type, length=None if self._codings else self._length)
+        hasher = Hasher(digests)
+        async with await streams.replace(name, spec, condition=condition) as draft:
+            await self.pump(draft.write, hasher)
+            return await draft.publish(hasher.digests())
+
+    async def append_to(
+        self, streams: StreamService, name: str, *, offset: int | None = None, close: bool = False
+    ) -> StreamInfo:
+        """Append the body to a stream that is there, as it arrives. What came before a cut is kept, and durable.
+
+        Args:
+            streams: where the stream is.
+            name: its name.
+            offset: where the tail must be; None appends wherever it is.
+            close: whether to close the stream at the end.
+        """
+
+        async def joined_batches() -> AsyncGenerator[Buffer, None]:
+            async with aclosing(batches(self.chunks())) as gathered:
+                async for batch in gathered:
+                    yield b"".join(batch)
+
+        async with aclosing(joined_batches()) as chunks:
+            return await streams.append_from(name, chunks, offset=offset, close=close)
+
+    async def pump(self, write: Callable[[Sequence[Buffer]], Awaitable[None]], hasher: Hasher | None = None) -> int:
+        """Hand the body to an async function, in batches that are large when it comes fast, and return its size.
+
+        While one batch is being written, the next one arrives.
+
+        Args:
+            write: is given some buffers.
+            hasher: takes digests of the same bytes, at the same time.
+        """
+        if hasher is None:
+            return await pump(self.chunks(), write)
+
+        async def both(batch: Sequence[Buffer]) -> None:
+            # Hashing and writing go on side by side, in two threads.
+            await asyncio.gather(write(batch), hasher.update(batch))
+
+        return await pump(self.chunks(), both)
+
+    async def digest(self, algorithm: str = "sha-256") -> bytes:
+        """Return the digest of the body, and keep nothing of it."""
+        hasher = Hasher([algorithm])
+        await self.pump(hasher.update)
+        return hasher.digests()[algorithm]
+
+    async def read(self, max_size: int = MiB) -> bytes:
+        """Return the whole body, of at most ``max_size`` bytes.
+
+        Raises:
+            RequestError: ``too-large`` (413).
+        """
+        found = bytearray()
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                found += chunk
+                if len(found) > max_size:
+                    detail = f"The body is larger than {max_size} bytes, which is the most here."
+                    raise RequestError("too-large", 413, detail, max_size=max_size)
+        return bytes(found)
+
+    # -- its items ------------------------------------------------------------------------------------------------
+
+    @overload
+    def items(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def items(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def items(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the items of the body, in the format that its ``Content-Type`` tells: see `items_of`.
+
+        Args:
+            item: their type: a model, a dataclass, a TypedDict, whatever pydantic knows, or a msgspec ``Struct``.
+                Without one, they are what the format gives.
+            on_error: what becomes of items that are not valid.
+            max_item: the most bytes of one.
+
+        Raises:
+            RequestError: ``unsupported-media-type`` (415).
+        """
+        return items_of(self.chunks(), self.content_type, item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def ndjson(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def ndjson(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def ndjson(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the items of one JSON text a line, whatever the ``Content-Type``; see `items`."""
+        return ndjson_items(self.chunks(), item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def json_array(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def json_array(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def json_array(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the elements of one JSON array, whatever the ``Content-Type``; see `items`."""
+        return json_array_items(self.chunks(), item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def csv(self, item: type[T], **options: Any) -> Items[T]: ...
+    @overload
+    def csv(self, item: Any = None, **options: Any) -> Items[Any]: ...
+    def csv(self, item: Any = None, **options: Any) -> Items[Any]:
+        """Return the rows of a table, whatever the ``Content-Type``; see `csv_items` for the options."""
+        return csv_items(self.chunks(), item, **options)
+
+    @overload
+    def length_prefixed(self, item: type[T], **options: Any) -> Items[T]: ...
+    @overload
+    def length_prefixed(self, item: None = None, **options: Any) -> Items[bytes]: ...
+    def length_prefixed(self, item: Any = None, **options: Any) -> Items[Any]:
+        """Return records that come after their length; see `length_prefixed_items` for the options."""
+        return length_prefixed_items(self.chunks(), item, **options)

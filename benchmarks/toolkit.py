@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from benchmarks.generators import async_lines, plain_lines, rows
-from penstock.toolkit.streaming import StreamedNDJSON, StreamedText
+from penstock.toolkit.responses.streaming import StreamedNDJSON, StreamedText
 
 app = FastAPI()
 

@@ -32,18 +32,18 @@ from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSp
 
 if TYPE_CHECKING:
     from penstock.streams import Streams
-    from penstock.toolkit.broadcast import Broadcast, Gap, SlowSubscriber
-    from penstock.toolkit.draining import draining
-    from penstock.toolkit.files import StreamedFile, StreamedRanges
-    from penstock.toolkit.form_fields import to_folder, to_function, to_stream
-    from penstock.toolkit.form_models import Form, form_model
-    from penstock.toolkit.forms import Part, StreamForm, UploadedFile, stream_form
-    from penstock.toolkit.incoming import body_docs, stream_body
     from penstock.toolkit.problems import install_problem_handlers
-    from penstock.toolkit.request_body import StreamBody
-    from penstock.toolkit.sinks import SavedFile
-    from penstock.toolkit.stream_downloads import StreamedStream
-    from penstock.toolkit.streaming import (
+    from penstock.toolkit.requests.body import StreamBody
+    from penstock.toolkit.requests.dependency import body_docs, stream_body
+    from penstock.toolkit.requests.form_fields import to_folder, to_function, to_stream
+    from penstock.toolkit.requests.form_models import Form, form_model
+    from penstock.toolkit.requests.forms import Part, StreamForm, UploadedFile, stream_form
+    from penstock.toolkit.requests.sinks import SavedFile
+    from penstock.toolkit.responses.broadcast import Broadcast, Gap, SlowSubscriber
+    from penstock.toolkit.responses.draining import draining
+    from penstock.toolkit.responses.files import StreamedFile, StreamedRanges
+    from penstock.toolkit.responses.stream_downloads import StreamedStream
+    from penstock.toolkit.responses.streaming import (
         StreamedBytes,
         StreamedCSV,
         StreamedEvents,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         StreamedNDJSON,
         StreamedText,
     )
-    from penstock.toolkit.zipping import StreamedZip, ZipEntry, ZipFolder
+    from penstock.toolkit.responses.zipping import StreamedZip, ZipEntry, ZipFolder
 
 __all__ = [
     "Appended",
@@ -119,36 +119,36 @@ __all__ = [
 # Loaded when first asked for: a client never needs FastAPI, nor the store's engine.
 _LAZY = {
     "Streams": "penstock.streams",
-    "Broadcast": "penstock.toolkit.broadcast",
-    "Gap": "penstock.toolkit.broadcast",
-    "SlowSubscriber": "penstock.toolkit.broadcast",
-    "draining": "penstock.toolkit.draining",
-    "StreamedFile": "penstock.toolkit.files",
-    "StreamedRanges": "penstock.toolkit.files",
-    "to_folder": "penstock.toolkit.form_fields",
-    "to_function": "penstock.toolkit.form_fields",
-    "to_stream": "penstock.toolkit.form_fields",
-    "Form": "penstock.toolkit.form_models",
-    "form_model": "penstock.toolkit.form_models",
-    "Part": "penstock.toolkit.forms",
-    "StreamForm": "penstock.toolkit.forms",
-    "UploadedFile": "penstock.toolkit.forms",
-    "stream_form": "penstock.toolkit.forms",
-    "body_docs": "penstock.toolkit.incoming",
-    "stream_body": "penstock.toolkit.incoming",
+    "Broadcast": "penstock.toolkit.responses.broadcast",
+    "Gap": "penstock.toolkit.responses.broadcast",
+    "SlowSubscriber": "penstock.toolkit.responses.broadcast",
+    "draining": "penstock.toolkit.responses.draining",
+    "StreamedFile": "penstock.toolkit.responses.files",
+    "StreamedRanges": "penstock.toolkit.responses.files",
+    "to_folder": "penstock.toolkit.requests.form_fields",
+    "to_function": "penstock.toolkit.requests.form_fields",
+    "to_stream": "penstock.toolkit.requests.form_fields",
+    "Form": "penstock.toolkit.requests.form_models",
+    "form_model": "penstock.toolkit.requests.form_models",
+    "Part": "penstock.toolkit.requests.forms",
+    "StreamForm": "penstock.toolkit.requests.forms",
+    "UploadedFile": "penstock.toolkit.requests.forms",
+    "stream_form": "penstock.toolkit.requests.forms",
+    "body_docs": "penstock.toolkit.requests.dependency",
+    "stream_body": "penstock.toolkit.requests.dependency",
     "install_problem_handlers": "penstock.toolkit.problems",
-    "StreamBody": "penstock.toolkit.request_body",
-    "SavedFile": "penstock.toolkit.sinks",
-    "StreamedStream": "penstock.toolkit.stream_downloads",
-    "StreamedBytes": "penstock.toolkit.streaming",
-    "StreamedCSV": "penstock.toolkit.streaming",
-    "StreamedEvents": "penstock.toolkit.streaming",
-    "StreamedJSON": "penstock.toolkit.streaming",
-    "StreamedNDJSON": "penstock.toolkit.streaming",
-    "StreamedText": "penstock.toolkit.streaming",
-    "StreamedZip": "penstock.toolkit.zipping",
-    "ZipEntry": "penstock.toolkit.zipping",
-    "ZipFolder": "penstock.toolkit.zipping",
+    "StreamBody": "penstock.toolkit.requests.body",
+    "SavedFile": "penstock.toolkit.requests.sinks",
+    "StreamedStream": "penstock.toolkit.responses.stream_downloads",
+    "StreamedBytes": "penstock.toolkit.responses.streaming",
+    "StreamedCSV": "penstock.toolkit.responses.streaming",
+    "StreamedEvents": "penstock.toolkit.responses.streaming",
+    "StreamedJSON": "penstock.toolkit.responses.streaming",
+    "StreamedNDJSON": "penstock.toolkit.responses.streaming",
+    "StreamedText": "penstock.toolkit.responses.streaming",
+    "StreamedZip": "penstock.toolkit.responses.zipping",
+    "ZipEntry": "penstock.toolkit.responses.zipping",
+    "ZipFolder": "penstock.toolkit.responses.zipping",
 }
 
 

@@ -65,7 +65,7 @@ class Streams(StreamService):
         At SIGTERM and SIGINT the followers and all other live responses are ended at once, so that the server, which
         waits for its connections, can go; their readers come back at their offsets.
         """
-        from penstock.toolkit.draining import draining, on_stop_signals
+        from penstock.toolkit.responses.draining import draining, on_stop_signals
 
         async with self, draining():
             with on_stop_signals(self.drain):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from penstock.toolkit.draining import draining
-from penstock.toolkit.streaming import StreamedEvents, StreamedText
+from penstock.toolkit.responses.draining import draining
+from penstock.toolkit.responses.streaming import StreamedEvents, StreamedText
 
 notes = Path(os.environ["NOTES"])
 app = FastAPI(lifespan=draining)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from penstock.toolkit.broadcast import Broadcast, Gap, SlowSubscriber, Subscription
+from penstock.toolkit.responses.broadcast import Broadcast, Gap, SlowSubscriber, Subscription
 
 
 async def rest(subscription: Subscription[int]) -> list[int | Gap]:

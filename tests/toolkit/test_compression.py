@@ -21,9 +21,9 @@ from starlette.responses import Response
 
 from applications import serving
 from conftest import missing, tool
-from penstock.toolkit import compression
-from penstock.toolkit.compression import encoders, negotiated
-from penstock.toolkit.streaming import StreamedBytes, StreamedEvents, StreamedNDJSON, StreamedText
+from penstock.toolkit.responses import compression
+from penstock.toolkit.responses.compression import encoders, negotiated
+from penstock.toolkit.responses.streaming import StreamedBytes, StreamedEvents, StreamedNDJSON, StreamedText
 from wire import Broken, Connection, request
 
 CODINGS = ("gzip", "br", "zstd")

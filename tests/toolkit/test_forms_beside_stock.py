@@ -13,8 +13,8 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException, UploadFile
 
 from applications import serving
-from penstock.toolkit.forms import StreamForm, stream_form
 from penstock.toolkit.problems import install_problem_handlers
+from penstock.toolkit.requests.forms import StreamForm, stream_form
 from wire import Connection
 
 B = "bound-ary"

@@ -20,11 +20,11 @@ from applications import serving
 from conftest import tool
 from penstock import StreamInfo, Streams
 from penstock.errors import StreamNotFound
-from penstock.toolkit.form_fields import to_folder, to_function, to_stream
-from penstock.toolkit.form_models import Form, form_model
-from penstock.toolkit.forms import Part, UploadedFile
 from penstock.toolkit.problems import install_problem_handlers
-from penstock.toolkit.sinks import SavedFile
+from penstock.toolkit.requests.form_fields import to_folder, to_function, to_stream
+from penstock.toolkit.requests.form_models import Form, form_model
+from penstock.toolkit.requests.forms import Part, UploadedFile
+from penstock.toolkit.requests.sinks import SavedFile
 from wire import Answer, Connection, until
 
 M = TypeVar("M", bound=BaseModel)

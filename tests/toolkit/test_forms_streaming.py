@@ -21,9 +21,9 @@ from applications import serving
 from conftest import tool
 from penstock import Streams
 from penstock.model import Buffer
-from penstock.toolkit.forms import FormOptions, Part, StreamForm, stream_form
-from penstock.toolkit.limits import Pace
 from penstock.toolkit.problems import install_problem_handlers
+from penstock.toolkit.requests.forms import FormOptions, Part, StreamForm, stream_form
+from penstock.toolkit.requests.limits import Pace
 from wire import Answer, Connection, until
 
 Handle = Callable[[StreamForm], Awaitable[Any]]

@@ -20,10 +20,16 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from applications import serving
-from penstock.toolkit.incoming import MiB, StreamBody, stream_body
-from penstock.toolkit.item_formats import csv_items, items_of, json_array_items, length_prefixed_items, ndjson_items
-from penstock.toolkit.items import InvalidItem, Items
 from penstock.toolkit.problems import RequestError, install_problem_handlers
+from penstock.toolkit.requests.dependency import MiB, StreamBody, stream_body
+from penstock.toolkit.requests.item_formats import (
+    csv_items,
+    items_of,
+    json_array_items,
+    length_prefixed_items,
+    ndjson_items,
+)
+from penstock.toolkit.requests.items import InvalidItem, Items
 from wire import Answer, Connection, request
 
 

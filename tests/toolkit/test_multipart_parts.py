@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock.toolkit.multipart import MultipartReader, PartHead, boundary_of
 from penstock.toolkit.problems import RequestError
+from penstock.toolkit.requests.multipart import MultipartReader, PartHead, boundary_of
 
 B = "bound-ary"
 

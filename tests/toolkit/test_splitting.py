@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.toolkit.rows import Table
-from penstock.toolkit.splitting import ArraySplitter, Found, Lines, PrefixSplitter, Rows, SplitError, Splitter
+from penstock.toolkit.requests.rows import Table
+from penstock.toolkit.requests.splitting import ArraySplitter, Found, Lines, PrefixSplitter, Rows, SplitError, Splitter
 
 MOST = 10_000
 

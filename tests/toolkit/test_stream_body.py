@@ -24,9 +24,9 @@ from fastapi import APIRouter, Depends, FastAPI, File, HTTPException, Request, U
 from applications import serving
 from conftest import tool
 from penstock import Streams
-from penstock.toolkit.incoming import KiB, MiB, StreamBody, stream_body
 from penstock.toolkit.problems import ProblemRoute, install_problem_handlers
-from penstock.toolkit.progress import Progress, published_progress
+from penstock.toolkit.requests.dependency import KiB, MiB, StreamBody, stream_body
+from penstock.toolkit.requests.progress import Progress, published_progress
 from wire import Answer, Connection, request, until
 
 CHUNKED = {"transfer-encoding": "chunked"}

@@ -24,8 +24,8 @@ from starlette.responses import FileResponse, Response
 from applications import serving
 from conftest import tool
 from penstock.model import Buffer
-from penstock.toolkit.files import StreamedFile, StreamedRanges
-from penstock.toolkit.sources import Identity
+from penstock.toolkit.responses.files import StreamedFile, StreamedRanges
+from penstock.toolkit.responses.sources import Identity
 from wire import Broken, Connection, request, until
 
 BODY = random.Random(3).randbytes(1_500_000)

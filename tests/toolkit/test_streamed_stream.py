@@ -10,7 +10,7 @@ from starlette.background import BackgroundTask
 
 from applications import serving
 from penstock import Streams, StreamSpec
-from penstock.toolkit.stream_downloads import StreamedStream
+from penstock.toolkit.responses.stream_downloads import StreamedStream
 from wire import Broken, Connection, request
 
 BODY = bytes(range(256)) * 2000

@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from applications import serving
-from penstock.toolkit import producers
-from penstock.toolkit.streaming import (
+from penstock.toolkit.responses import producers
+from penstock.toolkit.responses.streaming import (
     Streamed,
     StreamedBytes,
     StreamedCSV,

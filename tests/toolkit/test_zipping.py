@@ -22,8 +22,8 @@ from applications import serving
 from conftest import tool
 from penstock.model import Buffer
 from penstock.protocols.archive import ArchiveWriter, Member, Written, check_member_name
-from penstock.toolkit import members, zipping
-from penstock.toolkit.zipping import StreamedZip, ZipEntry, ZipFolder
+from penstock.toolkit.responses import members, zipping
+from penstock.toolkit.responses.zipping import StreamedZip, ZipEntry, ZipFolder
 from wire import Broken, Connection, request, until
 
 BODY = random.Random(4).randbytes(700_000)

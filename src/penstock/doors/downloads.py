@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.core.service import StreamService
-from penstock.toolkit import stream_downloads
-from penstock.toolkit.stream_downloads import Manner
+from penstock.toolkit.responses import stream_downloads
+from penstock.toolkit.responses.stream_downloads import Manner
 
 
 async def answer(service: StreamService, request: Request, name: str) -> Response:

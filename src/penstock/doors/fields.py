@@ -14,9 +14,9 @@ from starlette.requests import Request
 from penstock.errors import InvalidName
 from penstock.model import OCTETS, StreamInfo, StreamSpec, check_name
 from penstock.protocols.disposition import filename_from
-from penstock.toolkit.media_types import guessed
 from penstock.toolkit.problems import RequestError, bad_request
-from penstock.toolkit.stream_fields import etag_of, timestamp
+from penstock.toolkit.responses.media_types import guessed
+from penstock.toolkit.responses.stream_fields import etag_of, timestamp
 
 _LONGEST_TTL: Final = 100 * 365 * 86400
 

@@ -17,7 +17,7 @@ from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, p
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
 from penstock.toolkit.problems import ProblemRoute
-from penstock.toolkit.stream_fields import etag_of, state_fields
+from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
 _COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")

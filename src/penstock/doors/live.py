@@ -21,10 +21,10 @@ from penstock.errors import InvalidRecord, OffsetOutOfRange
 from penstock.model import Appended, Producer, StreamInfo
 from penstock.protocols import sse
 from penstock.protocols.records import RecordError, has_records, json_record, text_record
-from penstock.toolkit.bodies import whole
 from penstock.toolkit.problems import ProblemRoute, RequestError, bad_request
-from penstock.toolkit.responses import StreamedBody
-from penstock.toolkit.stream_fields import state_fields
+from penstock.toolkit.requests.bodies import whole
+from penstock.toolkit.responses.stream_fields import state_fields
+from penstock.toolkit.responses.streamed_body import StreamedBody
 
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain; charset=utf-8"

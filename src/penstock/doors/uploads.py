@@ -13,11 +13,11 @@ from penstock.doors.fields import check_coding, content_type_of, filename_of, sp
 from penstock.errors import PreconditionFailed
 from penstock.model import Buffer, StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
-from penstock.toolkit.bodies import content_length, limited, pump
-from penstock.toolkit.integrity import check_digests, given_digests
 from penstock.toolkit.problems import bad_request
-from penstock.toolkit.representations import preconditions_of, wanted_digest
-from penstock.toolkit.stream_fields import etag_of
+from penstock.toolkit.requests.bodies import content_length, limited, pump
+from penstock.toolkit.requests.integrity import check_digests, given_digests
+from penstock.toolkit.responses.representations import preconditions_of, wanted_digest
+from penstock.toolkit.responses.stream_fields import etag_of
 
 _SMALL = 64 * 1024
 """A body of at most this many declared bytes is taken in one commit, which is what many small files are quickest by."""

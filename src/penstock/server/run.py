@@ -16,7 +16,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
 from penstock.server.settings import Settings
-from penstock.toolkit.responses import BodyAborted
+from penstock.toolkit.responses.streamed_body import BodyAborted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from penstock import errors
 from penstock.protocols.problem import MEDIA_TYPE, Problem, type_uri
-from penstock.toolkit.lingering import Exchange, Lingering, LingeringResponse
+from penstock.toolkit.requests.lingering import Exchange, Lingering, LingeringResponse
 
 logger = logging.getLogger("penstock")
 
@@ -188,7 +188,7 @@ def _validation(error: RequestValidationError) -> str:
 class ProblemRoute(APIRoute):
     """A route whose errors are problems, in whoever's application it is mounted.
 
-    Its answers reach clients that are still sending; see `penstock.toolkit.lingering`.
+    Its answers reach clients that are still sending; see `penstock.toolkit.requests.lingering`.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from penstock.toolkit.parsers import Parser, maker_of
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.splitting import Found, Rows, SplitError
+from penstock.toolkit.requests.parsers import Parser, maker_of
+from penstock.toolkit.requests.splitting import Found, Rows, SplitError
 
 __all__ = ["Table"]
 

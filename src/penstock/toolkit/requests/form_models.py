@@ -32,10 +32,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import PenstockError
-from penstock.toolkit.form_fields import Destination, Held
-from penstock.toolkit.forms import FormLimits, FormOptions, Part, StreamForm, form_docs
-from penstock.toolkit.multipart import parser_package
 from penstock.toolkit.problems import bad_request, handles_problems, http_exception
+from penstock.toolkit.requests.form_fields import Destination, Held
+from penstock.toolkit.requests.forms import FormLimits, FormOptions, Part, StreamForm, form_docs
+from penstock.toolkit.requests.multipart import parser_package
 
 __all__ = ["Form", "FormModelDependency", "form_model"]
 

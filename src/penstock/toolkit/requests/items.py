@@ -18,9 +18,9 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from penstock.toolkit.parsers import Parser
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.splitting import Found, SplitError, Splitter
+from penstock.toolkit.requests.parsers import Parser
+from penstock.toolkit.requests.splitting import Found, SplitError, Splitter
 
 __all__ = ["MAX_ITEM", "InvalidItem", "Items", "OnError"]
 

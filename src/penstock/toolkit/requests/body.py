@@ -15,22 +15,22 @@ from penstock.core.digests import Hasher
 from penstock.core.rules import Condition
 from penstock.core.service import StreamService
 from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
-from penstock.toolkit.bodies import batches, content_length, limited, pump
-from penstock.toolkit.decoding import MAX_RATIO, codings_in, decoded
-from penstock.toolkit.integrity import check_digests, given_digests, hashed
-from penstock.toolkit.item_formats import (
+from penstock.toolkit.problems import RequestError
+from penstock.toolkit.requests.bodies import batches, content_length, limited, pump
+from penstock.toolkit.requests.decoding import MAX_RATIO, codings_in, decoded
+from penstock.toolkit.requests.integrity import check_digests, given_digests, hashed
+from penstock.toolkit.requests.item_formats import (
     csv_items,
     items_of,
     json_array_items,
     length_prefixed_items,
     ndjson_items,
 )
-from penstock.toolkit.items import MAX_ITEM, Items, OnError
-from penstock.toolkit.limits import Pace, timely
-from penstock.toolkit.problems import RequestError
-from penstock.toolkit.progress import OnProgress, reported
-from penstock.toolkit.representations import joined
-from penstock.toolkit.sinks import FileSink, SavedFile
+from penstock.toolkit.requests.items import MAX_ITEM, Items, OnError
+from penstock.toolkit.requests.limits import Pace, timely
+from penstock.toolkit.requests.progress import OnProgress, reported
+from penstock.toolkit.requests.sinks import FileSink, SavedFile
+from penstock.toolkit.responses.representations import joined
 
 __all__ = ["BodyLimits", "GiB", "KiB", "MiB", "StreamBody"]
 

@@ -13,7 +13,7 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import DigestMismatch
 from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests
 from penstock.toolkit.problems import bad_request
-from penstock.toolkit.representations import joined
+from penstock.toolkit.responses.representations import joined
 
 __all__ = ["check_digests", "given_digests", "hashed"]
 

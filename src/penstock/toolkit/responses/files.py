@@ -28,11 +28,17 @@ from penstock.protocols.conditional import ETag
 from penstock.protocols.dates import parse_date
 from penstock.protocols.digest import format_digests
 from penstock.protocols.disposition import content_disposition
-from penstock.toolkit.media_types import guessed
 from penstock.toolkit.problems import RequestError, problem_response
-from penstock.toolkit.representations import Representation, check_conditions, respond, wanted_digest, with_fields
-from penstock.toolkit.responses import StreamedBody
-from penstock.toolkit.sources import Identity, LocalFile, PathLike, RangeSource, opened
+from penstock.toolkit.responses.media_types import guessed
+from penstock.toolkit.responses.representations import (
+    Representation,
+    check_conditions,
+    respond,
+    wanted_digest,
+    with_fields,
+)
+from penstock.toolkit.responses.sources import Identity, LocalFile, PathLike, RangeSource, opened
+from penstock.toolkit.responses.streamed_body import StreamedBody
 
 OCTETS = "application/octet-stream"
 

@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeAlias
 
 from penstock.errors import StorageFailed
 from penstock.model import Buffer
-from penstock.toolkit.ahead import in_pool, read_ahead
+from penstock.toolkit.responses.ahead import in_pool, read_ahead
 
 PathLike: TypeAlias = str | os.PathLike[str]
 

@@ -19,10 +19,10 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect, Request
 
 from penstock.errors import PenstockError
-from penstock.toolkit.decoding import MAX_RATIO
-from penstock.toolkit.limits import Pace
 from penstock.toolkit.problems import handles_problems, http_exception
-from penstock.toolkit.request_body import DEFAULT_SIZE, BodyLimits, GiB, KiB, MiB, StreamBody
+from penstock.toolkit.requests.body import DEFAULT_SIZE, BodyLimits, GiB, KiB, MiB, StreamBody
+from penstock.toolkit.requests.decoding import MAX_RATIO
+from penstock.toolkit.requests.limits import Pace
 
 __all__ = [
     "DEFAULT_SIZE",

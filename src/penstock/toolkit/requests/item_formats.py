@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Sequence
 from email.message import Message
 from typing import Any, Final, Literal
 
-from penstock.toolkit.items import MAX_ITEM, Items, OnError
-from penstock.toolkit.parsers import Parser, json_parser
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.rows import Table
-from penstock.toolkit.splitting import ArraySplitter, Lines, PrefixSplitter
+from penstock.toolkit.requests.items import MAX_ITEM, Items, OnError
+from penstock.toolkit.requests.parsers import Parser, json_parser
+from penstock.toolkit.requests.rows import Table
+from penstock.toolkit.requests.splitting import ArraySplitter, Lines, PrefixSplitter
 
 __all__ = ["ITEM_TYPES", "csv_items", "items_of", "json_array_items", "length_prefixed_items", "ndjson_items"]
 

@@ -20,9 +20,9 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.core.writer import Draft
 from penstock.errors import StreamGone, StreamNotFound
 from penstock.model import StreamInfo
-from penstock.toolkit.forms import Part, UploadedFile
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.sinks import FileSink
+from penstock.toolkit.requests.forms import Part, UploadedFile
+from penstock.toolkit.requests.sinks import FileSink
 
 __all__ = ["Destination", "Held", "to_folder", "to_function", "to_stream"]
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
-from penstock.toolkit.streaming import stop_live_responses
+from penstock.toolkit.responses.streaming import stop_live_responses
 
 
 @asynccontextmanager

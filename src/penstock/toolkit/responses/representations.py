@@ -16,7 +16,7 @@ from penstock.protocols.digest import DigestError, parse_want, preferred
 from penstock.protocols.multipart import ByteRangesBody
 from penstock.protocols.ranges import ByteRange, RangeSpec, content_range, parse_range, resolve, unsatisfied
 from penstock.toolkit.problems import RequestError, bad_request
-from penstock.toolkit.responses import StreamedBody
+from penstock.toolkit.responses.streamed_body import StreamedBody
 
 ReadRange = Callable[[int, int], AsyncGenerator[Buffer, None]]
 """Yields the bytes from one offset up to another."""

@@ -30,11 +30,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
-from penstock.toolkit.compression import TINY, Compression
-from penstock.toolkit.formats import CSV, NDJSON, Events, Format, JSONArray, Raw
-from penstock.toolkit.outlet import Outlet
-from penstock.toolkit.producers import Items, Producing
-from penstock.toolkit.responses import break_off, disconnected
+from penstock.toolkit.responses.compression import TINY, Compression
+from penstock.toolkit.responses.formats import CSV, NDJSON, Events, Format, JSONArray, Raw
+from penstock.toolkit.responses.outlet import Outlet
+from penstock.toolkit.responses.producers import Items, Producing
+from penstock.toolkit.responses.streamed_body import break_off, disconnected
 
 logger = logging.getLogger("penstock")
 

@@ -27,7 +27,7 @@ from penstock.protocols.digest import format_digests
 from penstock.protocols.disposition import content_disposition
 from penstock.protocols.ranges import OPEN_ENDED_LAST, ByteRange, RangeSpec, content_range, follows
 from penstock.toolkit.problems import RequestError, problem_response
-from penstock.toolkit.representations import (
+from penstock.toolkit.responses.representations import (
     ReadRange,
     Representation,
     check_conditions,
@@ -37,8 +37,8 @@ from penstock.toolkit.representations import (
     wanted_digest,
     with_fields,
 )
-from penstock.toolkit.responses import StreamedBody
-from penstock.toolkit.stream_fields import etag_of, growing_etag_of, state_fields
+from penstock.toolkit.responses.stream_fields import etag_of, growing_etag_of, state_fields
+from penstock.toolkit.responses.streamed_body import StreamedBody
 
 _ACTIVE = ("html", "xml", "svg", "javascript", "ecmascript", "multipart/x-mixed-replace")
 """Parts of the media types with which a browser runs code of whoever uploaded it."""

@@ -29,10 +29,11 @@ from penstock.core.rules import Condition
 from penstock.core.service import StreamService
 from penstock.errors import PenstockError
 from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
-from penstock.toolkit.bodies import pump
-from penstock.toolkit.incoming import DEFAULT_SIZE, BodyLimits, MiB, StreamBody
-from penstock.toolkit.limits import Pace
-from penstock.toolkit.multipart import (
+from penstock.toolkit.problems import RequestError, bad_request, handles_problems, http_exception
+from penstock.toolkit.requests.bodies import pump
+from penstock.toolkit.requests.dependency import DEFAULT_SIZE, BodyLimits, MiB, StreamBody
+from penstock.toolkit.requests.limits import Pace
+from penstock.toolkit.requests.multipart import (
     MAX_HEADER_SIZE,
     MAX_HEADERS,
     MultipartReader,
@@ -41,8 +42,7 @@ from penstock.toolkit.multipart import (
     boundary_of,
     parser_package,
 )
-from penstock.toolkit.problems import RequestError, bad_request, handles_problems, http_exception
-from penstock.toolkit.sinks import FileSink, SavedFile
+from penstock.toolkit.requests.sinks import FileSink, SavedFile
 
 __all__ = ["FormDependency", "FormLimits", "FormOptions", "Part", "StreamForm", "UploadedFile", "stream_form"]
 

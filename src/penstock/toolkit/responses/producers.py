@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from typing import Any, TypeAlias
 
-from penstock.toolkit.outlet import Outlet
+from penstock.toolkit.responses.outlet import Outlet
 
 logger = logging.getLogger("penstock")
 

@@ -15,8 +15,8 @@ from zlib import crc32
 
 from penstock.model import Buffer
 from penstock.protocols.archive import Member, check_member_name
-from penstock.toolkit.media_types import guessed, is_compressed
-from penstock.toolkit.sources import Identity, PathLike, RangeSource
+from penstock.toolkit.responses.media_types import guessed, is_compressed
+from penstock.toolkit.responses.sources import Identity, PathLike, RangeSource
 
 Content: TypeAlias = PathLike | Buffer | RangeSource | AsyncIterable[Buffer | str] | Iterable[Buffer | str]
 """A local file's path, bytes, a `RangeSource`, or an async or a plain iterable of bytes or text."""

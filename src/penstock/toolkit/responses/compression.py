@@ -17,8 +17,8 @@ from starlette.types import Message, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
 from penstock.model import Buffer
-from penstock.toolkit.ahead import in_pool
-from penstock.toolkit.media_types import is_compressed
+from penstock.toolkit.responses.ahead import in_pool
+from penstock.toolkit.responses.media_types import is_compressed
 
 TINY = 512
 """Bytes below which a whole body is sent as it is: compressed, it would hardly be smaller."""

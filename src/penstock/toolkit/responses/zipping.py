@@ -26,13 +26,13 @@ from starlette.responses import Response
 
 from penstock.model import Buffer
 from penstock.protocols.archive import ArchiveWriter, Member, Written, archive_end
-from penstock.toolkit.ahead import in_pool, read_ahead
-from penstock.toolkit.files import StreamedRanges
-from penstock.toolkit.members import Entry, Planned, ZipEntry, ZipFolder, check_distinct, plan, plan_all
-from penstock.toolkit.outlet import Outlet
-from penstock.toolkit.producers import Items, Producing
-from penstock.toolkit.responses import StreamedBody
-from penstock.toolkit.sources import Identity, LocalFile, PathLike, RangeSource
+from penstock.toolkit.responses.ahead import in_pool, read_ahead
+from penstock.toolkit.responses.files import StreamedRanges
+from penstock.toolkit.responses.members import Entry, Planned, ZipEntry, ZipFolder, check_distinct, plan, plan_all
+from penstock.toolkit.responses.outlet import Outlet
+from penstock.toolkit.responses.producers import Items, Producing
+from penstock.toolkit.responses.sources import Identity, LocalFile, PathLike, RangeSource
+from penstock.toolkit.responses.streamed_body import StreamedBody
 
 __all__ = ["StoredZip", "StreamedZip", "ZipEntry", "ZipFolder"]
 

@@ -1,0 +1,1 @@
+"""Request bodies in: raw, as records, as forms."""

@@ -1,0 +1,1 @@
+"""Responses out: from generators, from files and streams, as archives."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of, filename_of, spec_of
 from penstock.errors import PreconditionFailed
-from penstock.model import Buffer, StreamInfo
+from penstock.model import StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.requests.bodies import content_length, limited, pump
@@ -52,12 +49,7 @@ async def receive(
         info = await service.put(name, data, spec, condition=condition, digests=hasher.digests())
         return info, not condition.found
     async with await service.replace(name, spec, condition=condition) as draft:
-
-        async def write(batch: Sequence[Buffer]) -> None:
-            # Hashing and writing go on side by side, in two threads.
-            await asyncio.gather(draft.write(batch), hasher.update(batch))
-
-        await pump(chunks, write)
+        await pump(chunks, draft.write, hasher)
         check_digests(name, given, hasher.digests())
         info = await draft.publish(hasher.digests())
         return info, not condition.found

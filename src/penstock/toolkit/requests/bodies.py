@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 
 from starlette.requests import Request
 
+from penstock.core.digests import Hasher
 from penstock.model import Buffer
 from penstock.toolkit.problems import RequestError, bad_request
 
@@ -32,17 +33,29 @@ class _Budget:
 _budget = _Budget()
 
 
-async def pump(chunks: AsyncIterator[Buffer], write: Callable[[Sequence[Buffer]], Awaitable[None]]) -> int:
+async def pump(
+    chunks: AsyncIterator[Buffer],
+    write: Callable[[Sequence[Buffer]], Awaitable[None]],
+    hasher: Hasher | None = None,
+) -> int:
     """Write all that ``chunks`` yields, and return how many bytes that were.
 
     While a write runs, the next chunks are gathered; see `batches`. What either side raises is raised, once the other
     has ended; what arrived before is written.
+
+    Args:
+        chunks: the bytes.
+        write: is given some buffers, in order.
+        hasher: takes digests of the same bytes, at the same time.
     """
     total = 0
     async with aclosing(batches(chunks)) as gathered:
         async for batch in gathered:
             total += sum(map(len, batch))
-            await write(batch)
+            if hasher is None:
+                await write(batch)
+            else:  # side by side, in two threads
+                await asyncio.gather(write(batch), hasher.update(batch))
     return total
 
 

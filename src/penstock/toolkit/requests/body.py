@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -253,14 +252,7 @@ class StreamBody:
             write: is given some buffers.
             hasher: takes digests of the same bytes, at the same time.
         """
-        if hasher is None:
-            return await pump(self.chunks(), write)
-
-        async def both(batch: Sequence[Buffer]) -> None:
-            # Hashing and writing go on side by side, in two threads.
-            await asyncio.gather(write(batch), hasher.update(batch))
-
-        return await pump(self.chunks(), both)
+        return await pump(self.chunks(), write, hasher)
 
     async def digest(self, algorithm: str = "sha-256") -> bytes:
         """Return the digest of the body, and keep nothing of it."""

@@ -15,7 +15,6 @@ Nothing of the body is read before the handler asks for it: so whoever is refuse
 
 # Without the future import: FastAPI reads these annotations off an object, not a function, and needs them as they are.
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -368,14 +367,7 @@ class Part:
             write: is given some buffers.
             hasher: takes digests of the same bytes, at the same time.
         """
-        if hasher is None:
-            return await pump(self._whole(), write)
-
-        async def both(batch: Sequence[Buffer]) -> None:
-            # Hashing and writing go on side by side, in two threads.
-            await asyncio.gather(write(batch), hasher.update(batch))
-
-        return await pump(self._whole(), both)
+        return await pump(self._whole(), write, hasher)
 
     def _whole(self) -> Self:
         self._check_there()

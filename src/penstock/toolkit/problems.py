@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -112,6 +113,20 @@ def http_exception(error: errors.PenstockError | ClientDisconnect) -> HTTPExcept
 def handles_problems(app: Any) -> bool:
     """Tell whether an application's errors of the domain are answered: see `install_problem_handlers`."""
     return errors.PenstockError in getattr(app, "exception_handlers", {})
+
+
+@contextmanager
+def answered(request: Request) -> Iterator[None]:
+    """Let the errors of a request's body become answers in any application: around a dependency's ``yield``.
+
+    They are problems where the application handles them, and otherwise what FastAPI answers in its own form.
+    """
+    try:
+        yield
+    except (errors.PenstockError, ClientDisconnect) as error:
+        if handles_problems(request.app):
+            raise
+        raise http_exception(error) from error
 
 
 def install_problem_handlers(app: FastAPI) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, overload
@@ -11,11 +10,11 @@ from typing import Any, Final, TypeVar, overload
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
-from penstock.core.rules import Condition
 from penstock.core.service import StreamService
 from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.requests.bodies import batches, content_length, limited, pump
+from penstock.toolkit.requests.bodies import batches, content_length, limited
+from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.decoding import MAX_RATIO, codings_in, decoded
 from penstock.toolkit.requests.integrity import check_digests, given_digests, hashed
 from penstock.toolkit.requests.item_formats import (
@@ -60,7 +59,7 @@ class BodyLimits:
     pace: Pace = field(default_factory=lambda: Pace(idle=60.0, min_rate=64.0, grace=30.0))
 
 
-class StreamBody:
+class StreamBody(Content[SavedFile]):
     """The body of a request, as it arrives: ``async for chunk in body``, or one of the methods. It is read once.
 
     What every way of reading does: the limits hold; a content coding is decoded; digests that the client sent are
@@ -110,6 +109,18 @@ class StreamBody:
     def complete(self) -> bool:
         """Whether the whole body was read, and verified."""
         return self._complete
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What there is to say of the body as a stream: its content type, and its length unless it is coded."""
+        return StreamSpec(content_type=self.content_type, length=None if self._codings else self._length)
+
+    def saved(self, sink: FileSink, digests: Mapping[str, bytes]) -> SavedFile:
+        """Describe the file that the body became."""
+        return SavedFile(sink.path, sink.size, digests)
+
+    def _arriving(self) -> AsyncIterator[Buffer]:
+        return self.chunks()
 
     def on_progress(self, function: OnProgress, *, every: float = _PROGRESS) -> None:
         """Have a function told how far the reading has come; see `published_progress` for one.
@@ -163,66 +174,6 @@ class StreamBody:
 
     # -- where it can go ------------------------------------------------------------------------------------------
 
-    async def save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        fsync: bool = False,
-        overwrite: bool = True,
-        mode: int = 0o666,
-        digests: Iterable[str] = (),
-    ) -> SavedFile:
-        """Write the body to a file, which is there once it is whole. Otherwise nothing is left.
-
-        Args:
-            path: the destination. Never take it from the client as it is.
-            fsync: whether it must survive a power cut.
-            overwrite: whether it may take the place of a file.
-            mode: the permissions, from which the process's umask is taken.
-            digests: which digests of the file to compute meanwhile: ``sha-256``, ``sha-512``.
-
-        Raises:
-            StorageFull: there is no room on the disk (507).
-            FileExistsError: there is a file, and it must not be overwritten.
-            OSError: the file cannot be written.
-        """
-        hasher = Hasher(digests)
-        async with FileSink(path, fsync=fsync, overwrite=overwrite, mode=mode) as sink:
-            await self.pump(sink.write, hasher)
-            await sink.publish()
-        return SavedFile(sink.path, sink.size, hasher.digests())
-
-    async def into(
-        self,
-        streams: StreamService,
-        name: str,
-        *,
-        spec: StreamSpec | None = None,
-        condition: Condition | None = None,
-        digests: Iterable[str] = (),
-    ) -> StreamInfo:
-        """Make the body the stream of that name, as a PUT does: a closed stream that is there stays until the end.
-
-        A name that showed nothing shows the growing stream at once. If the body is cut, nothing is left.
-
-        Args:
-            streams: where the stream is.
-            name: its name.
-            spec: what is to be said about it; by default, the content type that the client gave.
-            condition: see `StreamService.replace`.
-            digests: which digests of the stream to compute meanwhile.
-
-        Raises:
-            StreamIsOpen: the name shows a stream that is still being written.
-            StorageFull: there is no room on the disk.
-        """
-        if spec is None:
-            spec = StreamSpec(content_type=self.content_type, length=None if self._codings else self._length)
-        hasher = Hasher(digests)
-        async with await streams.replace(name, spec, condition=condition) as draft:
-            await self.pump(draft.write, hasher)
-            return await draft.publish(hasher.digests())
-
     async def append_to(
         self, streams: StreamService, name: str, *, offset: int | None = None, close: bool = False
     ) -> StreamInfo:
@@ -242,17 +193,6 @@ class StreamBody:
 
         async with aclosing(joined_batches()) as chunks:
             return await streams.append_from(name, chunks, offset=offset, close=close)
-
-    async def pump(self, write: Callable[[Sequence[Buffer]], Awaitable[None]], hasher: Hasher | None = None) -> int:
-        """Hand the body to an async function, in batches that are large when it comes fast, and return its size.
-
-        While one batch is being written, the next one arrives.
-
-        Args:
-            write: is given some buffers.
-            hasher: takes digests of the same bytes, at the same time.
-        """
-        return await pump(self.chunks(), write, hasher)
 
     async def digest(self, algorithm: str = "sha-256") -> bytes:
         """Return the digest of the body, and keep nothing of it."""

@@ -16,13 +16,13 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from penstock.errors import PenstockError
-from penstock.toolkit.problems import handles_problems, http_exception
+from penstock.toolkit.problems import answered
 from penstock.toolkit.requests.body import DEFAULT_SIZE, BodyLimits, GiB, KiB, MiB, StreamBody
 from penstock.toolkit.requests.decoding import MAX_RATIO
 from penstock.toolkit.requests.limits import Pace
+from penstock.toolkit.requests.schemas import inlined
 
 __all__ = [
     "DEFAULT_SIZE",
@@ -51,13 +51,8 @@ class BodyDependency:
 
     async def __call__(self, request: Request) -> AsyncGenerator[StreamBody, None]:
         """Look at the request's head, and hand out its body. Nothing of it is read."""
-        try:
+        with answered(request):
             yield StreamBody(request, self.limits)
-        except (PenstockError, ClientDisconnect) as error:
-            if handles_problems(request.app):
-                raise
-            # FastAPI answers this in its own form, in any application.
-            raise http_exception(error) from error
 
 
 def stream_body(
@@ -119,23 +114,8 @@ def body_docs(content: Mapping[str, Any] | Iterable[str] = ("*/*",), *, descript
 def _schema(media_type: str, item: Any) -> dict[str, Any]:
     if item is None:
         return {"type": "string", "format": "binary"}
-    schema = TypeAdapter(item).json_schema()
-    schema = _inlined(schema, schema.pop("$defs", {}))
+    schema = inlined(TypeAdapter(item).json_schema())
     if media_type == "application/json":
         return {"type": "array", "items": schema}
     # OpenAPI 3.1 has no word for a sequence of items that are no JSON array: it describes one of them.
     return {"type": "string", "contentMediaType": media_type, "contentSchema": schema}
-
-
-def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a schema that refers to nothing: what it defines for itself cannot be found within another document."""
-    if isinstance(schema, list):
-        return [_inlined(part, definitions) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        # A definition that leads to itself would never end: what is in there stays open.
-        rest = {key: value for key, value in definitions.items() if key != name}
-        return _inlined(definitions[name], rest) if name in definitions else {}
-    return {key: _inlined(value, definitions) for key, value in schema.items()}

@@ -173,7 +173,7 @@ class _HeldFile:
 
     @property
     def value(self) -> UploadedFile:
-        return self._part.uploaded(self.sink, {})
+        return self._part.saved(self.sink, {})
 
     async def publish(self) -> None:
         with _taken():

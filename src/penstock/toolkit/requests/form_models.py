@@ -28,14 +28,14 @@ from typing import Annotated, Any, Generic, TypeVar, Union, Unpack, get_args, ge
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Json, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from penstock.core.uninterrupted import uninterrupted
-from penstock.errors import PenstockError
-from penstock.toolkit.problems import bad_request, handles_problems, http_exception
+from penstock.toolkit.problems import answered, bad_request
 from penstock.toolkit.requests.form_fields import Destination, Held
 from penstock.toolkit.requests.forms import FormLimits, FormOptions, Part, StreamForm, form_docs
 from penstock.toolkit.requests.multipart import parser_package
+from penstock.toolkit.requests.schemas import inlined
 
 __all__ = ["Form", "FormModelDependency", "form_model"]
 
@@ -123,21 +123,15 @@ class FormModelDependency(Generic[M]):
     def __init__(self, model: type[M], limits: FormLimits) -> None:
         parser_package()
         self.limits = limits
-        schema = model.model_json_schema()
-        self.docs: dict[str, Any] = form_docs(_inlined(schema, schema.pop("$defs", {})))
+        self.docs: dict[str, Any] = form_docs(inlined(model.model_json_schema()))
         self._model = model
         self._plan = _Plan(model)
 
     async def __call__(self, request: Request) -> AsyncGenerator[Form[M], None]:
         """Look at the request's head, and hand out its form. Nothing of the body is read."""
-        try:
+        with answered(request):
             async with aclosing(StreamForm(request, self.limits)) as form:
                 yield Form(self._model, self._plan, form)
-        except (PenstockError, ClientDisconnect) as error:
-            if handles_problems(request.app):
-                raise
-            # FastAPI answers this in its own form, in any application.
-            raise http_exception(error) from error
 
 
 def form_model(model: type[M], **limits: Unpack[FormOptions]) -> FormModelDependency[M]:
@@ -282,17 +276,3 @@ def _is_many(kind: Any) -> bool:
     return (
         isinstance(origin, type) and issubclass(origin, (list, set, frozenset, tuple, Sequence)) and origin is not str
     )
-
-
-def _inlined(schema: Any, definitions: dict[str, Any], within: tuple[str, ...] = ()) -> Any:
-    """Put the definitions where they are used: in an OpenAPI document, they would be elsewhere."""
-    if isinstance(schema, list):
-        return [_inlined(item, definitions, within) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
-    if name in definitions:
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        inner = {} if name in within else _inlined(definitions[name], definitions, (*within, name))
-        return {**inner, **rest}
-    return {key: _inlined(value, definitions, within) for key, value in schema.items()}

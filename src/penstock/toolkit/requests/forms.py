@@ -15,21 +15,16 @@ Nothing of the body is read before the handler asks for it: so whoever is refuse
 
 # Without the future import: FastAPI reads these annotations off an object, not a function, and needs them as they are.
 
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypedDict, Unpack
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from penstock.core.digests import Hasher
-from penstock.core.rules import Condition
-from penstock.core.service import StreamService
-from penstock.errors import PenstockError
-from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
-from penstock.toolkit.problems import RequestError, bad_request, handles_problems, http_exception
-from penstock.toolkit.requests.bodies import pump
+from penstock.model import OCTETS, StreamSpec
+from penstock.toolkit.problems import RequestError, answered, bad_request
+from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.dependency import DEFAULT_SIZE, BodyLimits, MiB, StreamBody
 from penstock.toolkit.requests.limits import Pace
 from penstock.toolkit.requests.multipart import (
@@ -213,7 +208,7 @@ class StreamForm:
             self._events = self._reader.feed(chunk)
 
 
-class Part:
+class Part(Content[UploadedFile]):
     """One part of a form: ``async for chunk in part``, or one of its methods, once.
 
     Attributes:
@@ -281,7 +276,7 @@ class Part:
             RequestError: ``too-large`` (413).
         """
         self.max_size = max_size if self.max_size is None else min(self.max_size, max_size)
-        return b"".join([chunk async for chunk in self._whole()])
+        return b"".join([chunk async for chunk in self._arriving()])
 
     async def text(self, encoding: str | None = None) -> str:
         """Return the whole part as text, in the encoding given, or in the one its header names, or in UTF-8.
@@ -299,77 +294,7 @@ class Part:
         except UnicodeDecodeError:
             raise bad_request(f"The field {self.name[:80]!r} is not text in {named}.") from None
 
-    async def save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        fsync: bool = False,
-        overwrite: bool = True,
-        mode: int = 0o666,
-        digests: Iterable[str] = (),
-    ) -> UploadedFile:
-        """Write the part to a file, which is there once the part is whole. Otherwise nothing is left.
-
-        Args:
-            path: the destination; its folder must exist. ``folder / part.filename`` stays within the folder, but
-                it is the client who chose the name.
-            fsync: whether it must survive a power cut.
-            overwrite: whether it may take the place of a file.
-            mode: the permissions, from which the process's umask is taken.
-            digests: which digests of the file to compute meanwhile: ``sha-256``, ``sha-512``.
-
-        Raises:
-            StorageFull: there is no room on the disk (507).
-            FileExistsError: there is a file, and it must not be overwritten.
-            OSError: the file cannot be written.
-        """
-        hasher = Hasher(digests)
-        async with FileSink(path, fsync=fsync, overwrite=overwrite, mode=mode) as sink:
-            await self.pump(sink.write, hasher)
-            await sink.publish()
-        return self.uploaded(sink, hasher.digests())
-
-    async def into(
-        self,
-        streams: StreamService,
-        name: str,
-        *,
-        spec: StreamSpec | None = None,
-        condition: Condition | None = None,
-        digests: Iterable[str] = (),
-    ) -> StreamInfo:
-        """Make the part the stream of that name, as a PUT does: a closed stream that is there stays until the end.
-
-        A name that showed nothing shows the growing stream at once. If the part is cut, nothing is left.
-
-        Args:
-            streams: where the stream is.
-            name: its name.
-            spec: what is to be said about it; by default `spec`.
-            condition: see `StreamService.replace`.
-            digests: which digests of the stream to compute meanwhile.
-
-        Raises:
-            StreamIsOpen: the name shows a stream that is still being written.
-            StorageFull: there is no room on the disk.
-        """
-        hasher = Hasher(digests)
-        async with await streams.replace(name, spec or self.spec, condition=condition) as draft:
-            await self.pump(draft.write, hasher)
-            return await draft.publish(hasher.digests())
-
-    async def pump(self, write: Callable[[Sequence[Buffer]], Awaitable[None]], hasher: Hasher | None = None) -> int:
-        """Hand the part to an async function, in batches that are large when it comes fast, and return its size.
-
-        While one batch is being written, the next one arrives.
-
-        Args:
-            write: is given some buffers.
-            hasher: takes digests of the same bytes, at the same time.
-        """
-        return await pump(self._whole(), write, hasher)
-
-    def _whole(self) -> Self:
+    def _arriving(self) -> Self:
         self._check_there()
         if self._ended:
             raise RuntimeError("A part is read once, and this one was read before.")
@@ -385,7 +310,7 @@ class Part:
         metadata = {"filename": self.filename} if self.filename else {}
         return StreamSpec(content_type=self.content_type, metadata=metadata)
 
-    def uploaded(self, sink: FileSink, digests: Mapping[str, bytes]) -> UploadedFile:
+    def saved(self, sink: FileSink, digests: Mapping[str, bytes]) -> UploadedFile:
         """Describe the file that the part became."""
         return UploadedFile(sink.path, sink.size, digests, self.filename, self.content_type)
 
@@ -406,14 +331,9 @@ class FormDependency:
 
     async def __call__(self, request: Request) -> AsyncGenerator[StreamForm, None]:
         """Look at the request's head, and hand out its form. Nothing of the body is read."""
-        try:
+        with answered(request):
             async with aclosing(StreamForm(request, self.limits)) as form:
                 yield form
-        except (PenstockError, ClientDisconnect) as error:
-            if handles_problems(request.app):
-                raise
-            # FastAPI answers this in its own form, in any application.
-            raise http_exception(error) from error
 
 
 def stream_form(**limits: Unpack[FormOptions]) -> FormDependency:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationInfo, field_v
 
 from applications import serving
 from conftest import tool
+from form_bodies import END, TYPE, names_in, part
 from penstock import StreamInfo, Streams
 from penstock.errors import StreamNotFound
 from penstock.toolkit.problems import install_problem_handlers
@@ -28,22 +29,6 @@ from penstock.toolkit.requests.sinks import SavedFile
 from wire import Answer, Connection, until
 
 M = TypeVar("M", bound=BaseModel)
-
-B = "bound-ary"
-TYPE = f"multipart/form-data; boundary={B}"
-END = f"--{B}--\r\n".encode()
-
-
-def part(name: str, data: bytes, filename: str | None = None, *fields: str) -> bytes:
-    disposition = f'Content-Disposition: form-data; name="{name}"'
-    if filename is not None:
-        disposition += f'; filename="{filename}"'
-    head = "\r\n".join([f"--{B}", disposition, *fields, "\r\n"])
-    return head.encode() + data + b"\r\n"
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def application(model: type[M], handle: Callable[[Form[M]], Awaitable[Any]], **limits: Any) -> FastAPI:

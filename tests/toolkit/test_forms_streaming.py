@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from applications import serving
 from conftest import tool
+from form_bodies import END, TYPE, names_in, part
 from penstock import Streams
 from penstock.model import Buffer
 from penstock.toolkit.problems import install_problem_handlers
@@ -27,22 +28,6 @@ from penstock.toolkit.requests.limits import Pace
 from wire import Answer, Connection, until
 
 Handle = Callable[[StreamForm], Awaitable[Any]]
-
-B = "bound-ary"
-TYPE = f"multipart/form-data; boundary={B}"
-END = f"--{B}--\r\n".encode()
-
-
-def part(name: str, data: bytes, filename: str | None = None, *fields: str) -> bytes:
-    disposition = f'Content-Disposition: form-data; name="{name}"'
-    if filename is not None:
-        disposition += f'; filename="{filename}"'
-    head = "\r\n".join([f"--{B}", disposition, *fields, "\r\n"])
-    return head.encode() + data + b"\r\n"
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @asynccontextmanager

@@ -47,12 +47,14 @@ def owner_of(connections: dict[int, int], pids: list[int]) -> dict[int, int]:
         connections: keys, and for each the local port of the client's end.
         pids: the processes.
     """
-    inodes: dict[int, str] = {}  # of the server's end, by the client's port
+    holders = {target[8:-1]: pid for pid in pids for _, target in _targets(pid) if target.startswith("socket:[")}
+    owners: dict[int, int] = {}  # by the client's port
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        inodes[int(fields[2].rpartition(":")[2], 16)] = fields[9]
-    holders = {target[8:-1]: pid for pid in pids for _, target in _targets(pid) if target.startswith("socket:[")}
-    return {key: holders[inodes[port]] for key, port in connections.items() if inodes.get(port) in holders}
+        # Other servers' connections, ended ones too, may have a client's port of the same number.
+        if fields[9] in holders:
+            owners[int(fields[2].rpartition(":")[2], 16)] = holders[fields[9]]
+    return {key: owners[port] for key, port in connections.items() if port in owners}
 
 
 def _targets(pid: int) -> Iterator[tuple[int, str]]:

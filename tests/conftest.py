@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -49,6 +50,17 @@ def name() -> str:
 def tool(name: str) -> str:
     """Return the path of a program, or skip the test."""
     return shutil.which(name) or missing(name)
+
+
+JAVASCRIPT = Path(__file__).parent / "js"
+"""Where the clients in JavaScript are: `npm ci` there installs them."""
+
+
+def node() -> str:
+    """Return the path of node, which runs programs in `JAVASCRIPT`; skip the test where something is not installed."""
+    if not (JAVASCRIPT / "node_modules").is_dir():
+        missing("tests/js/node_modules")
+    return tool("node")
 
 
 @pytest.fixture(scope="session")

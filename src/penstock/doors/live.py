@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.doors.events import HEARTBEAT, MAX_RECORD, events
+from penstock.doors.events import HEARTBEAT, framed
 from penstock.doors.fields import base_of, check_coding, content_type_of, name_in, spec_of, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
@@ -20,6 +20,8 @@ from penstock.doors.schemas import APPENDED, json_of, parameter, problems
 from penstock.errors import InvalidRecord, OffsetOutOfRange
 from penstock.model import Appended, Producer, StreamInfo
 from penstock.protocols import sse
+from penstock.protocols.framings import EventFraming, kind_of
+from penstock.protocols.framings.runs import MAX_RECORD
 from penstock.protocols.records import RecordError, has_records, json_record, text_record
 from penstock.toolkit.problems import ProblemRoute, RequestError, bad_request
 from penstock.toolkit.requests.bodies import whole
@@ -226,7 +228,7 @@ async def _read(service: StreamService, request: Request, name: str, offset: str
         else:
             begin = start
             await _check_boundary(reader, start)
-        body = events(service, reader, begin, heartbeat)
+        body = framed(service, reader, begin, EventFraming(kind_of(info.content_type)), heartbeat)
         return StreamedBody(body, headers=_event_fields(info), release=reader.close)
     except BaseException:
         reader.close()

@@ -11,6 +11,7 @@ __all__ = [
     "RecordError",
     "RecordTooLongError",
     "has_records",
+    "is_json",
     "json_record",
     "text_record",
 ]
@@ -34,6 +35,7 @@ _CHARSETS: Final = {
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _STRINGS_AND_SPACE: Final = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]++", re.DOTALL)
+_AROUND: Final = frozenset({"", " ", "\t", "\r"})
 _SPACE: Final = re.compile(rb"[ \t\r\n]")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -101,6 +103,16 @@ def json_record(body: bytes) -> bytes:
     if _SPACE.search(body):
         body = _STRINGS_AND_SPACE.sub(rb"\1", body)
     return body + b"\n"
+
+
+def is_json(text: bytes) -> bool:
+    """Tell whether bytes are one JSON text in UTF-8, as `json_record` takes it, and without white space around it."""
+    try:
+        decoded = text.decode()
+        _CHECKER.decode(decoded)
+    except (ValueError, RecursionError):
+        return False
+    return decoded[:1] not in _AROUND and decoded[-1:] not in _AROUND
 
 
 def _refuse_constant(name: str) -> NoReturn:

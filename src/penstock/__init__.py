@@ -31,6 +31,7 @@ from penstock.errors import (
 from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec
 
 if TYPE_CHECKING:
+    from penstock.doors.hooks import NewUpload
     from penstock.streams import Streams
     from penstock.toolkit.problems import install_problem_handlers
     from penstock.toolkit.requests.body import StreamBody
@@ -64,6 +65,7 @@ __all__ = [
     "InvalidName",
     "InvalidRecord",
     "LengthMismatch",
+    "NewUpload",
     "OffsetMismatch",
     "OffsetOutOfRange",
     "Page",
@@ -119,6 +121,7 @@ __all__ = [
 # Loaded when first asked for: a client never needs FastAPI, nor the store's engine.
 _LAZY = {
     "Streams": "penstock.streams",
+    "NewUpload": "penstock.doors.hooks",
     "Broadcast": "penstock.toolkit.responses.broadcast",
     "Gap": "penstock.toolkit.responses.broadcast",
     "SlowSubscriber": "penstock.toolkit.responses.broadcast",

@@ -18,7 +18,7 @@ from penstock.stores.memory import MemoryStore
 if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only appends and reads
     from fastapi import APIRouter
 
-    from penstock.doors.hooks import Authorize, OnComplete
+    from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner
 
 MEMORY = ":memory:"
 
@@ -76,6 +76,8 @@ class Streams(StreamService):
         *,
         prefix: str = "/files",
         authorize: Authorize | None = None,
+        owner: Owner | None = None,
+        on_create: OnCreate | None = None,
         on_complete: OnComplete | None = None,
         max_size: int | None = None,
         **options: Any,
@@ -84,7 +86,14 @@ class Streams(StreamService):
         from penstock.doors.files import files_router
 
         return files_router(
-            self, prefix=prefix, authorize=authorize, on_complete=on_complete, max_size=max_size, **options
+            self,
+            prefix=prefix,
+            authorize=authorize,
+            owner=owner,
+            on_create=on_create,
+            on_complete=on_complete,
+            max_size=max_size,
+            **options,
         )
 
     def live(

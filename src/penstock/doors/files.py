@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from penstock.core.service import PAGE, StreamService
 from penstock.doors import downloads, uploads
 from penstock.doors.fields import base_of, described, name_in, url_in
-from penstock.doors.hooks import Authorize, OnComplete, authorized, completed
+from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.model import StreamInfo, check_name
@@ -36,6 +36,8 @@ def files_router(
     *,
     prefix: str = "/files",
     authorize: Authorize | None = None,
+    owner: Owner | None = None,
+    on_create: OnCreate | None = None,
     on_complete: OnComplete | None = None,
     max_size: int | None = None,
     **options: Any,
@@ -46,19 +48,23 @@ def files_router(
         service: the streams.
         prefix: where the router is mounted.
         authorize: who may do what; see `penstock.doors.hooks.Authorize`.
+        owner: tells who is calling; see `penstock.doors.hooks.Owner`.
+        on_create: is asked before every upload; see `penstock.doors.hooks.OnCreate`.
         on_complete: is told of every completed upload; see `penstock.doors.hooks.OnComplete`.
         max_size: the most bytes of an upload; None for no limit.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["files"], **options})
+    hooks = Hooks(authorize=authorize, owner=owner, on_create=on_create, on_complete=on_complete, max_size=max_size)
     # Names of this router's own, so that several can be mounted in one application.
     route = f"penstock-files-{secrets.token_hex(4)}"
 
     async def taken(request: Request, name: str) -> Response:
-        await authorized(authorize, request, "write", name)
-        info, created = await uploads.receive(service, request, name, max_size=max_size)
-        await completed(on_complete, info, request)
-        return _stored(info, url_in(base_of(request, route), name), 201 if created else 200)
+        await hooks.authorized(request, "write", name)
+        new = await hooks.begun(uploads.announced(request, name), request)
+        info, created = await uploads.receive(service, request, new)
+        answer = await hooks.completed(info, request)
+        return _stored(info, url_in(base_of(request, route), info.name), 201 if created else 200, answer)
 
     async def listing(
         request: Request,
@@ -67,7 +73,7 @@ def files_router(
         limit: Annotated[int, Query(ge=1, le=PAGE, description="How many at the most")] = PAGE,
     ) -> Response:
         """List the streams in the order of their names' bytes."""
-        await authorized(authorize, request, "list", prefix)
+        await hooks.authorized(request, "list", prefix)
         page = await service.list(prefix, after=after, limit=limit)
         base = base_of(request, route)
         streams = [described(info, url_in(base, info.name)) for info in page.streams]
@@ -112,7 +118,7 @@ def files_router(
     async def get(request: Request, name: str) -> Response:
         """Read a stream: all of it, ranges of it (`Range`), or on past its end as it grows (`?follow`)."""
         name = name_in(request)
-        await authorized(authorize, request, "read", name)
+        await hooks.authorized(request, "read", name)
         return await downloads.answer(service, request, name)
 
     router.get(
@@ -147,7 +153,7 @@ def files_router(
     async def delete(request: Request, name: str) -> Response:
         """Delete a stream; who is reading a complete one may finish."""
         name = name_in(request)
-        await authorized(authorize, request, "delete", name)
+        await hooks.authorized(request, "delete", name)
         await service.delete(name, condition=uploads.Conditions(request, name))
         return Response(status_code=204)
 
@@ -155,8 +161,13 @@ def files_router(
     return router
 
 
-def _stored(info: StreamInfo, url: str, status: int) -> Response:
+def _stored(info: StreamInfo, url: str, status: int, answer: Response | None) -> Response:
+    """Return the answer to a completed upload: the hook's, where it has one."""
     headers = {"etag": str(etag_of(info)), "location": url, **state_fields(info)}
     if info.digests:
         headers["repr-digest"] = format_digests(info.digests)
+    if answer is not None:
+        for name, value in headers.items():
+            answer.headers.setdefault(name, value)
+        return answer
     return JSONResponse(described(info, url), status, headers)

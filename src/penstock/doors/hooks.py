@@ -1,28 +1,160 @@
-"""What an application adds to a door: who may do what, and what happens when a stream is complete."""
+"""What an application adds to a door: who may do what, and what happens when an upload begins and when it is complete.
+
+Every door that takes uploads, whatever its protocol, goes through the same two places, in this order:
+
+1. `Hooks.authorized` on *every* request, before anything of its body is read. So a token that changes or expires in the
+   middle of an upload counts from the next request on.
+2. `Hooks.begun` before a stream is created: it finds the caller, asks ``on_create``, and holds the upload to its
+   limits. What it returns is what is to be created: the hook may have changed the name, the type, the metadata and the
+   limit.
+3. `Hooks.completed` when the stream is complete and durable, and before the client hears of it. Where it returns a
+   response, that is the client's answer. It raises what the hook raises: then the client hears of that, and nothing of
+   the stream is lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from penstock.model import StreamInfo
+from penstock.model import OCTETS, StreamInfo, check_name
 from penstock.toolkit.problems import RequestError
 
 Action: TypeAlias = Literal["read", "write", "delete", "list"]
 
 Authorize: TypeAlias = Callable[[Request, Action, str], Awaitable[bool | None] | bool | None]
-"""Is asked before anything is done, or read of the body.
+"""Is asked on every request, before anything is done, or read of the body.
 
 It is given the request, the action, and the stream's name (for ``list``, the prefix). It refuses with False (403) or by
 raising FastAPI's HTTPException. It may be a plain function, which runs in a thread, or an async one.
 """
 
-OnComplete: TypeAlias = Callable[[StreamInfo, Request], Awaitable[None] | None]
-"""Is told of a stream that was completed through the door, once it is durable and before the client hears of it."""
+Owner: TypeAlias = Callable[[Request], Awaitable[str | None] | str | None]
+"""Tells who is calling: a text that stays the same whatever token the caller has today, or None for nobody.
+
+Uploads belong to their owner: nobody else can resume them or find them by their keys. A quota is an owner's. It may
+raise FastAPI's HTTPException, and may be a plain function, which runs in a thread, or an async one.
+"""
+
+Protocol: TypeAlias = Literal["plain", "form", "tus", "resumable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpload:
+    """An upload that is about to be created.
+
+    Attributes:
+        name: what its stream is to be called: as the URL says, or chosen by the server.
+        protocol: how it is uploaded: as one body, in a form, by tus, or by the IETF's resumable uploads.
+        content_type: the media type of the bytes.
+        length: how many bytes there will be, where the client says so.
+        metadata: text that the client sends along, by name.
+        key: by what the client wants to find the upload again, unique among its owner's, or None.
+        owner: the caller, as the door's ``owner`` tells.
+        max_size: the most bytes that it may have, or None for no limit.
+    """
+
+    name: str
+    protocol: Protocol
+    content_type: str = OCTETS
+    length: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    owner: str | None = None
+    max_size: int | None = None
+
+
+OnCreate: TypeAlias = Callable[[NewUpload, Request], Awaitable[NewUpload | None] | NewUpload | None]
+"""Is asked before an upload is created, and before anything of its body is read.
+
+It returns None to let it be, or another `NewUpload` (`dataclasses.replace`), whose ``name``, ``content_type``,
+``metadata`` and ``max_size`` count. It refuses by raising FastAPI's HTTPException. It may be a plain function, which
+runs in a thread, or an async one.
+"""
+
+OnComplete: TypeAlias = Callable[[StreamInfo, Request], Awaitable[Response | None] | Response | None]
+"""Is told of a stream that was completed through the door, once it is durable and before the client hears of it.
+
+It may return the response to the client that uploaded, one that is held in memory (at most 64 KiB). Of an upload that
+resumes, the answer is kept with the stream: a client that did not hear it asks again, and gets it again. Where it
+raises, the client hears of the error, and the hook is asked again when the client comes back: so it may be told of a
+stream twice, whose ``incarnation`` tells.
+"""
+
+MOST_ANSWERED = 64 * 1024
+"""The most bytes of the body of a response that ``on_complete`` returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """The hooks of one router. Each may be left out.
+
+    Attributes:
+        authorize: see `Authorize`.
+        owner: see `Owner`.
+        on_create: see `OnCreate`.
+        on_complete: see `OnComplete`.
+        max_size: the most bytes of an upload, or None for no limit.
+    """
+
+    authorize: Authorize | None = None
+    owner: Owner | None = None
+    on_create: OnCreate | None = None
+    on_complete: OnComplete | None = None
+    max_size: int | None = None
+
+    async def authorized(self, request: Request, action: Action, name: str) -> None:
+        """Ask whether a request may go on; see `authorized`."""
+        await authorized(self.authorize, request, action, name)
+
+    async def owner_of(self, request: Request) -> str | None:
+        """Return who is calling, or None: nobody, or nobody asks."""
+        return None if self.owner is None else await called(self.owner, request)
+
+    async def begun(self, new: NewUpload, request: Request) -> NewUpload:
+        """Ask about an upload that is to be created, and return what is to be made of it.
+
+        Args:
+            new: what the client says; ``owner`` and ``max_size`` are set here.
+            request: the request.
+
+        Raises:
+            RequestError: ``too-large`` (413).
+            InvalidName: the hook chose a name that is none.
+        """
+        upload = replace(new, owner=await self.owner_of(request), max_size=self.max_size)
+        if self.on_create is not None:
+            changed = await called(self.on_create, upload, request)
+            if changed is not None:
+                upload = replace(changed, owner=upload.owner, key=upload.key, length=upload.length)
+                check_name(upload.name)
+        check_size(upload.length, upload.max_size)
+        return upload
+
+    async def completed(self, info: StreamInfo, request: Request) -> Response | None:
+        """Tell that a stream is complete, and return the answer to the client, or None for the door's own."""
+        return await completed(self.on_complete, info, request)
+
+
+def check_size(size: int | None, max_size: int | None) -> None:
+    """Refuse an upload that is to be larger than it may be.
+
+    Raises:
+        RequestError: ``too-large`` (413).
+    """
+    if size is not None and max_size is not None and size > max_size:
+        raise RequestError(
+            "too-large",
+            413,
+            f"The upload would have {size} bytes, and at most {max_size} are allowed here.",
+            max_size=max_size,
+        )
 
 
 async def authorized(authorize: Authorize | None, request: Request, action: Action, name: str) -> None:
@@ -33,20 +165,30 @@ async def authorized(authorize: Authorize | None, request: Request, action: Acti
     """
     if authorize is None:
         return
-    if await _called(authorize, request, action, name) is False:
+    if await called(authorize, request, action, name) is False:
         raise RequestError("forbidden", 403, f"You may not {action} {name!r}.")
 
 
-async def completed(on_complete: OnComplete | None, info: StreamInfo, request: Request) -> None:
-    """Tell that a stream is complete."""
-    if on_complete is not None:
-        await _called(on_complete, info, request)
+async def completed(on_complete: OnComplete | None, info: StreamInfo, request: Request) -> Response | None:
+    """Tell that a stream is complete, and return the hook's answer to the client, or None.
+
+    Raises:
+        TypeError: the hook returned something else, or a response that is not held in memory, or too large a one.
+    """
+    answer = None if on_complete is None else await called(on_complete, info, request)
+    if answer is None:
+        return None
+    if not isinstance(answer, Response) or not isinstance(getattr(answer, "body", None), bytes):
+        raise TypeError(f"on_complete must return a Response whose body is in memory, or None: not {answer!r}")
+    if len(answer.body) > MOST_ANSWERED:
+        raise TypeError(f"on_complete returned a body of {len(answer.body)} bytes; {MOST_ANSWERED} are the most.")
+    return answer
 
 
-async def _called(function: Callable[..., Any], *args: object) -> Any:
-    """Call a plain function in a thread, so that it may block, and an async one here."""
-    called = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.iscoroutinefunction(called):
+async def called(function: Callable[..., Any], *args: object) -> Any:
+    """Call a hook: a plain function in a thread, so that it may block, and an async one here."""
+    own = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(own):
         return await function(*args)
     result = await asyncio.to_thread(function, *args)
     return await result if inspect.isawaitable(result) else result

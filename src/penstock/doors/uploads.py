@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of, filename_of, spec_of
+from penstock.doors.hooks import NewUpload
 from penstock.errors import PreconditionFailed
 from penstock.model import StreamInfo
 from penstock.protocols.conditional import Verdict, evaluate
@@ -20,9 +23,26 @@ _SMALL = 64 * 1024
 """A body of at most this many declared bytes is taken in one commit, which is what many small files are quickest by."""
 
 
-async def receive(
-    service: StreamService, request: Request, name: str, *, max_size: int | None
-) -> tuple[StreamInfo, bool]:
+def announced(request: Request, name: str) -> NewUpload:
+    """Return what a request with a whole file says about it.
+
+    Raises:
+        RequestError: the request says what cannot be.
+    """
+    check_coding(request)
+    if "content-range" in request.headers:  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
+        raise bad_request("A PUT with Content-Range is not supported: send the whole body.")
+    filename = filename_of(request)
+    return NewUpload(
+        name=name,
+        protocol="plain",
+        content_type=content_type_of(request, name, filename or ""),
+        length=content_length(request),
+        metadata={} if filename is None else {"filename": filename},
+    )
+
+
+async def receive(service: StreamService, request: Request, new: NewUpload) -> tuple[StreamInfo, bool]:
     """Make a request's body the stream of that name; see ``PUT`` in the HTTP interface.
 
     Returns:
@@ -33,15 +53,12 @@ async def receive(
         PreconditionFailed, StreamIsOpen: the name must not be replaced now.
         DigestMismatch, LengthMismatch: what arrived is not what was announced; nothing of it is kept.
     """
-    check_coding(request)
-    if "content-range" in request.headers:  # RFC 9110 section 14.5: a server that does not do partial PUT answers 400
-        raise bad_request("A PUT with Content-Range is not supported: send the whole body.")
-    length = content_length(request)
+    name, length = new.name, new.length
     given = given_digests(request)
     hasher = Hasher({*given, *_wanted_digest(request)})
-    spec = spec_of(request, content_type_of(request, name, filename_of(request) or ""), length, service.now)
+    spec = replace(spec_of(request, new.content_type, length, service.now), metadata=new.metadata)
     condition = Conditions(request, name)
-    chunks = limited(request, max_size)
+    chunks = limited(request, new.max_size)
     if length is not None and length <= _SMALL:
         data = [chunk async for chunk in chunks]
         await hasher.update(data)

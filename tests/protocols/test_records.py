@@ -14,6 +14,7 @@ from penstock.protocols.records import (
     RecordTooLongError,
     has_records,
     json_record,
+    json_records,
     text_record,
 )
 
@@ -273,3 +274,43 @@ def test_many_lines_and_many_small_chunks_are_quick() -> None:
         splitter.feed(b"x" * 100)
     assert len(splitter.feed(b"\n")[0]) == 5_000_000
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("body", "records"),
+    [
+        (b"[]", []),
+        (b" [ ] ", []),
+        (b"[1, 2 ,3]", [b"1\n", b"2\n", b"3\n"]),
+        (b"[[1, 2], [3]]", [b"[1,2]\n", b"[3]\n"]),
+        (b'{"a": [1, 2]}', [b'{"a":[1,2]}\n']),
+        (b'[{"a": "x , ]"}, "\\""]', [b'{"a":"x , ]"}\n', b'"\\""\n']),
+        (b"[1.10,1e400,123456789012345678901234567890]", [b"1.10\n", b"1e400\n", b"123456789012345678901234567890\n"]),
+        (b"null", [b"null\n"]),
+    ],
+)
+def test_an_array_is_taken_apart_by_one_level(body: bytes, records: list[bytes]) -> None:
+    assert json_records(body) == records
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[1", b"[1,]", b"[,]", b"[1 2]", b"[1]]", b"[NaN]", b"", b"[", b"[1]x", b"[tr ue]"),
+        *(b'["a" "b"]', b"[\xff]", b"[" * 300 + b"]" * 300),
+    ],
+)
+def test_a_broken_array_gives_no_records(body: bytes) -> None:
+    with pytest.raises(RecordError):
+        json_records(body)
+
+
+_VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=5
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(_VALUES, max_size=4), st.sampled_from([None, 1]))
+def test_the_records_of_an_array_are_its_elements(values: list[object], indent: int | None) -> None:
+    assert [json.loads(record) for record in json_records(json.dumps(values, indent=indent).encode())] == values

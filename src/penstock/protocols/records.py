@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final, NoReturn
 
@@ -13,6 +15,7 @@ __all__ = [
     "has_records",
     "is_json",
     "json_record",
+    "json_records",
     "text_record",
 ]
 
@@ -37,6 +40,7 @@ _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _STRINGS_AND_SPACE: Final = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]++", re.DOTALL)
 _AROUND: Final = frozenset({"", " ", "\t", "\r"})
 _SPACE: Final = re.compile(rb"[ \t\r\n]")
+_SPACES: Final = re.compile(r"[ \t\r\n]++")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -87,22 +91,71 @@ def json_record(body: bytes) -> bytes:
         RecordError: Not UTF-8, not exactly one JSON text (``NaN`` and ``Infinity`` are none), or nested deeper
             than `MAX_NESTING`.
     """
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise RecordError(f"JSON must be UTF-8: {error.reason} at byte {error.start}") from error
+    text = _decoded(body)
     if text.startswith("\ufeff"):
         raise RecordError("JSON must not begin with a byte order mark")
     _check_nesting(body)
-    try:
+    with _json_errors():
         _CHECKER.decode(text)
+    return _compact(body) + b"\n"
+
+
+def json_records(body: bytes) -> list[bytes]:
+    """Turn one JSON text into records: of an array its elements, one record each, of anything else itself.
+
+    One level is taken apart and no more: ``[[1, 2], 3]`` gives ``[1,2]`` and ``3``, and ``[]`` nothing. Each record is
+    what `json_record` makes of its text.
+
+    Raises:
+        RecordError: as of `json_record`.
+    """
+    if not body.lstrip(b" \t\r\n").startswith(b"["):
+        return [json_record(body)]
+    _check_nesting(body)
+    text = _decoded(body)
+    records: list[bytes] = []
+    with _json_errors():
+        at = _token(text, text.index("[") + 1)
+        while text[at : at + 1] != "]" or records:  # an array may end at once, but not after a comma
+            _, end = _CHECKER.raw_decode(text, at)
+            records.append(_compact(text[at:end].encode()) + b"\n")
+            at = _token(text, end)
+            if text[at : at + 1] != ",":
+                break
+            at = _token(text, at + 1)
+        if text[at : at + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        if _token(text, at + 1) != len(text):
+            raise json.JSONDecodeError("Extra data", text, at + 1)
+    return records
+
+
+def _token(text: str, at: int) -> int:
+    """Return where the next token begins, at ``at`` or after the white space there."""
+    match = _SPACES.match(text, at)
+    return at if match is None else match.end()
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise RecordError(f"JSON must be UTF-8: {error.reason} at byte {error.start}") from error
+
+
+@contextmanager
+def _json_errors() -> Iterator[None]:
+    try:
+        yield
     except json.JSONDecodeError as error:
         raise RecordError(f"not valid JSON: {error}") from error
     except RecursionError as error:  # the caller left less room on the stack than MAX_NESTING needs
         raise RecordError("JSON is nested too deeply") from error
-    if _SPACE.search(body):
-        body = _STRINGS_AND_SPACE.sub(rb"\1", body)
-    return body + b"\n"
+
+
+def _compact(body: bytes) -> bytes:
+    """Remove the white space between the tokens of a JSON text."""
+    return _STRINGS_AND_SPACE.sub(rb"\1", body) if _SPACE.search(body) else body
 
 
 def is_json(text: bytes) -> bool:

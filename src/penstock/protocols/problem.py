@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-__all__ = ["BASE", "MEDIA_TYPE", "Problem", "slug_of", "type_uri"]
+__all__ = ["BASE", "IANA", "MEDIA_TYPE", "Problem", "slug_of", "type_uri"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 BASE: Final = "https://penstock.dev/problems/"
-"""What every type of this package begins with. The rest, the slug, is what clients may depend on."""
+"""What every type of this package's own begins with. The rest, the slug, is what clients may depend on."""
+
+IANA: Final = "https://iana.org/assignments/http-problem-types#"
+"""What the types begin with that others may use too; see the registry "HTTP Problem Types"."""
+
+_REGISTERED: Final = frozenset({"completed-upload", "inconsistent-upload-length", "mismatching-upload-offset"})
+"""The slugs of the types that resumable uploads define (draft-ietf-httpbis-resumable-upload)."""
 
 _SLUG: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance"})
@@ -19,18 +25,20 @@ _MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance"})
 def type_uri(slug: str) -> str:
     """Return the type of a problem by its slug: ``not-found`` gives ``https://penstock.dev/problems/not-found``.
 
+    Those that a standard defines have the type that they have there.
+
     Raises:
         ValueError: The slug is not lower-case words joined with hyphens.
     """
     if not _SLUG.fullmatch(slug):
         raise ValueError(f"not a slug: {slug!r}")
-    return BASE + slug
+    return (IANA if slug in _REGISTERED else BASE) + slug
 
 
 def slug_of(type_: str) -> str | None:
-    """Return the slug in a type of this package; None if the type is not one of them."""
-    slug = type_.removeprefix(BASE)
-    return slug if slug != type_ and _SLUG.fullmatch(slug) else None
+    """Return the slug in a type that this package uses; None if the type is not one of them."""
+    slug = type_.removeprefix(BASE).removeprefix(IANA)
+    return slug if _SLUG.fullmatch(slug) and type_ == type_uri(slug) else None
 
 
 @dataclass(frozen=True, slots=True)

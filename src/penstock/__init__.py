@@ -10,6 +10,7 @@ from penstock.errors import (
     InvalidName,
     InvalidRecord,
     LengthMismatch,
+    NotAnUpload,
     OffsetMismatch,
     OffsetOutOfRange,
     PenstockError,
@@ -27,8 +28,9 @@ from penstock.errors import (
     StreamGone,
     StreamIsOpen,
     StreamNotFound,
+    WriterEvicted,
 )
-from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec
+from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec, Usage
 
 if TYPE_CHECKING:
     from penstock.doors.hooks import NewUpload
@@ -66,6 +68,7 @@ __all__ = [
     "InvalidRecord",
     "LengthMismatch",
     "NewUpload",
+    "NotAnUpload",
     "OffsetMismatch",
     "OffsetOutOfRange",
     "Page",
@@ -104,6 +107,8 @@ __all__ = [
     "StreamedZip",
     "Streams",
     "UploadedFile",
+    "Usage",
+    "WriterEvicted",
     "ZipEntry",
     "ZipFolder",
     "__version__",

@@ -59,6 +59,20 @@ class StreamBusy(StreamError):
         super().__init__(name, f"The stream {name!r} is being uploaded: nobody else can append to it.")
 
 
+class NotAnUpload(StreamError):
+    """The bytes of an upload for a stream that grows in another way."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"The stream {name!r} is not an upload: append to it in the way that it was created.")
+
+
+class WriterEvicted(StreamError):
+    """A write to an upload that somebody else has taken over since: the client came back by another request."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"Another request took over the upload {name!r}: ask for its offset, and go on there.")
+
+
 class StreamClosed(StreamError):
     """An append to a stream that has ended; ``tail`` is its final size in bytes."""
 

@@ -12,7 +12,7 @@ import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from penstock.errors import InvalidName
 
@@ -77,6 +77,9 @@ class StreamSpec:
         metadata: text that travels with the stream; penstock itself only reads ``filename``.
         ttl: seconds after the last change at which the stream expires, or None.
         expires_at: when the stream expires (Unix seconds), or None. With both given, the earlier one counts.
+        owner: whose stream it is, in the application's own terms, or None. What somebody owns can be counted.
+        key: what the owner finds the stream by beside its name, or None.
+        attributes: what a protocol keeps with the stream: small JSON values by names of the protocol's own.
     """
 
     content_type: str = OCTETS
@@ -84,6 +87,9 @@ class StreamSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     ttl: float | None = None
     expires_at: float | None = None
+    owner: str | None = None
+    key: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +112,13 @@ class StreamInfo:
         digests: digests of the whole that are known, by their RFC 9530 names (``sha-256``). Only of closed streams.
         published: whether this is what its name shows. A replacement that is still being written is not.
         provisional: whether the stream goes when the process that writes it goes: a PUT that is under way.
+        upload: whether it is an upload that is not complete: it grows by its own writers alone, one after another, and
+            outlives them.
+        upload_ttl: seconds after ``modified_at`` at which an upload that is not complete expires, or None.
+        writer: who appends to the upload: an id new for each request that does, or None. Any other writer is refused.
+        owner: whose stream it is, in the application's own terms, or None.
+        key: what the owner finds the stream by beside its name, or None.
+        attributes: what a protocol keeps with the stream: small JSON values by names of the protocol's own.
     """
 
     name: str
@@ -123,6 +136,12 @@ class StreamInfo:
     digests: Mapping[str, bytes] = field(default_factory=dict)
     published: bool = True
     provisional: bool = False
+    upload: bool = False
+    upload_ttl: float | None = None
+    writer: str | None = None
+    owner: str | None = None
+    key: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -139,7 +158,10 @@ class StreamInfo:
     @property
     def deadline(self) -> float | None:
         """When the stream expires if it is not changed before (Unix seconds), or None if it never does."""
-        by_ttl = None if self.ttl is None else self.modified_at + self.ttl
+        ttl = self.ttl
+        if self.upload and self.upload_ttl is not None:
+            ttl = self.upload_ttl if ttl is None else min(ttl, self.upload_ttl)
+        by_ttl = None if ttl is None else self.modified_at + ttl
         if by_ttl is None or self.expires_at is None:
             return self.expires_at if by_ttl is None else by_ttl
         return min(by_ttl, self.expires_at)
@@ -211,6 +233,19 @@ class Appended:
     offset: int
     duplicate: bool = False
     created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an owner has.
+
+    Attributes:
+        streams: how many streams, uploads that are not complete among them.
+        size: their bytes; of one with a declared length that it has not reached yet, that length.
+    """
+
+    streams: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

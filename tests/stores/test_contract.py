@@ -54,8 +54,8 @@ class Coarse(MemoryStore):
 class Trusting(MemoryStore):
     """Keeps the metadata only of those who give some that is not empty."""
 
-    async def load(self, name: str) -> StreamInfo | None:
-        info = await super().load(name)
+    async def load(self, name: str, *, incarnation: str | None = None) -> StreamInfo | None:
+        info = await super().load(name, incarnation=incarnation)
         return None if info is None else replace(info, length=info.length or None)
 
 

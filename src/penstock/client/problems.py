@@ -113,6 +113,8 @@ _DOMAIN: Mapping[str, Callable[[Refusal, Problem], errors.PenstockError]] = {
     "stream-exists": lambda r, _p: errors.StreamExists(r.name),
     "stream-is-open": lambda r, _p: errors.StreamIsOpen(r.name),
     "stream-busy": lambda r, _p: errors.StreamBusy(r.name),
+    "not-an-upload": lambda r, _p: errors.NotAnUpload(r.name),
+    "writer-evicted": lambda r, _p: errors.WriterEvicted(r.name),
     "stream-closed": lambda r, p: errors.StreamClosed(r.name, r.tail(p)),
     "stream-failed": lambda r, p: errors.StreamFailed(r.name, r.tail(p), _reason(r, p)),
     "stream-gone": lambda r, p: errors.StreamGone(r.name, str(p.extra.get("incarnation", ""))),

@@ -33,6 +33,9 @@ is not Unicode) is refused with either, and harms no other commit.
 **Provisional streams** (`StreamInfo.provisional`) are discarded when the store instance that wrote them last has ended,
 at the latest when the next one starts on the same storage.
 
+**After a crash of the machine** an open stream may be shorter than it was, but has every byte of its last durable
+change; the others are cut off, never replaced by anything else.
+
 **Wake-ups** are not the store's: the service tells the notifier after a commit.
 """
 
@@ -43,7 +46,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from penstock.model import Buffer, ProducerState, StreamInfo
+from penstock.model import Buffer, ProducerState, StreamInfo, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,11 @@ class Store(Protocol):
     async def stop(self) -> None:
         """Finish the commits under way, and release everything. Not to be used afterwards."""
 
-    async def load(self, name: str) -> StreamInfo | None:
-        """Return the state of the stream that ``name`` shows, or None."""
+    async def load(self, name: str, *, incarnation: str | None = None) -> StreamInfo | None:
+        """Return the state of the stream that ``name`` shows, or of an incarnation, published or not; else None."""
 
-    async def open(self, name: str) -> Reader | None:
-        """Open the stream that ``name`` shows for reading, or return None."""
+    async def open(self, name: str, *, incarnation: str | None = None) -> Reader | None:
+        """Open the stream that ``name`` shows for reading, or an incarnation, published or not; else return None."""
 
     async def commit(
         self,
@@ -166,7 +169,16 @@ class Store(Protocol):
         """
 
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
-        """Return up to ``limit`` published streams whose deadline is at or before ``now`` (Unix seconds)."""
+        """Return up to ``limit`` streams whose deadline is at or before ``now`` (Unix seconds).
+
+        Published or not; but not the unpublished ones that are provisional, which are their writers'.
+        """
+
+    async def find(self, owner: str | None, key: str) -> StreamInfo | None:
+        """Return the youngest stream with this owner and key, published or not, or None."""
+
+    async def usage(self, owner: str) -> Usage:
+        """Return what an owner has: published, provisional and unfinished streams."""
 
     async def tidy(self) -> None:
         """Do the chores that can wait: space of what was deleted, what other instances that ended left behind."""

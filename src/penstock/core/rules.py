@@ -14,6 +14,7 @@ from penstock.core.ports import Change, View
 from penstock.errors import (
     ContentTypeMismatch,
     LengthMismatch,
+    NotAnUpload,
     OffsetMismatch,
     ProducerFenced,
     ProducerOutOfSequence,
@@ -24,6 +25,7 @@ from penstock.errors import (
     StreamGone,
     StreamIsOpen,
     StreamNotFound,
+    WriterEvicted,
 )
 from penstock.model import Buffer, Producer, ProducerState, StreamInfo, StreamSpec
 
@@ -71,6 +73,7 @@ def append(
     close: bool = False,
     content_type: str | None = None,
     incarnation: str | None = None,
+    writer: str | None = None,
 ) -> Change:
     """More bytes at the tail, perhaps the last ones.
 
@@ -84,6 +87,7 @@ def append(
         close: close the stream in the same commit.
         content_type: what the appender believes the stream to hold, or None.
         incarnation: the incarnation that the appender means, or None for whichever there is.
+        writer: who appends to an upload: only who took it over last may.
     """
     info = living(view.target, now)
     if info is None:
@@ -104,6 +108,8 @@ def append(
         raise StreamClosed(name, info.tail)
     if info.provisional and incarnation is None:
         raise StreamBusy(name)
+    if info.upload:
+        _check_writer(info, writer)
     if content_type is not None and content_type != info.content_type:
         raise ContentTypeMismatch(name, content_type, info.content_type)
     if offset is not None and offset != info.tail:
@@ -122,6 +128,66 @@ def begin_replacement(
     return Change(_begun(view, name, spec, incarnation, now, condition))
 
 
+def begin_upload(
+    view: View,
+    name: str,
+    spec: StreamSpec,
+    *,
+    incarnation: str,
+    now: float,
+    ttl: float | None,
+    condition: Condition | None,
+) -> Change:
+    """A stream that is written by one request after another, and outlives each of them; otherwise as a replacement."""
+    begun = _begun(view, name, spec, incarnation, now, condition)
+    return Change(replace(begun, provisional=False, upload=True, upload_ttl=ttl))
+
+
+def take_over(
+    view: View,
+    name: str,
+    *,
+    now: float,
+    writer: str | None,
+    offset: int | None = None,
+    length: int | None = None,
+    incarnation: str | None = None,
+) -> Change:
+    """Make ``writer`` the only one who may append to an upload, or nobody until the next one takes over.
+
+    Args:
+        view: the state.
+        name: the stream's name.
+        now: the time.
+        writer: who is to append from now on.
+        offset: where the writer believes the tail to be. One who is wrong evicts nobody.
+        length: the final size where the writer knows it by now; it may be said again.
+        incarnation: the incarnation that is meant, or None for what the name shows.
+    """
+    info = _present(view, name, now, incarnation)
+    if info.failure is not None:
+        raise StreamFailed(name, info.tail, info.failure)
+    if info.closed:
+        raise StreamClosed(name, info.tail)
+    if not info.upload:
+        raise NotAnUpload(name)
+    if offset is not None and offset != info.tail:
+        raise OffsetMismatch(name, offset, info.tail)
+    if length is not None and (length < info.tail or info.length not in {None, length}):
+        raise LengthMismatch(name, length if info.length is None else info.length, max(length, info.tail))
+    known = info.length if length is None else length
+    return Change(replace(info, writer=writer, length=known), offset=info.tail)
+
+
+def annotate(
+    view: View, name: str, attributes: Mapping[str, object], *, now: float, incarnation: str | None = None
+) -> Change:
+    """Set some attributes, and remove those that are to be None. It is no change of the stream itself."""
+    info = _present(view, name, now, incarnation)
+    merged = {key: value for key, value in {**info.attributes, **attributes}.items() if value is not None}
+    return Change(replace(info, attributes=merged), offset=info.tail)
+
+
 def publish(
     view: View,
     name: str,
@@ -130,8 +196,9 @@ def publish(
     now: float,
     digests: Mapping[str, bytes],
     condition: Condition | None,
+    writer: str | None = None,
 ) -> Change:
-    """Complete a replacement: it is closed and kept, and its name shows it, all in one step.
+    """Complete a replacement or an upload: it is closed and kept, and its name shows it, all in one step.
 
     The condition is asked again, because what the name shows may have changed while the bytes arrived.
     """
@@ -140,6 +207,10 @@ def publish(
         raise StreamGone(name, incarnation)
     if info.failure is not None:
         raise StreamFailed(name, info.tail, info.failure)
+    if info.closed:
+        raise StreamClosed(name, info.tail)
+    if info.upload:
+        _check_writer(info, writer)
     current = living(view.current, now)
     if current is not None and current.incarnation != incarnation:
         if condition is not None:
@@ -243,6 +314,9 @@ def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInf
         modified_at=now,
         ttl=spec.ttl,
         expires_at=spec.expires_at,
+        owner=spec.owner,
+        key=spec.key,
+        attributes=spec.attributes,
     )
 
 
@@ -263,12 +337,20 @@ def _grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool,
 
 def _kept(info: StreamInfo, digests: Mapping[str, bytes]) -> StreamInfo:
     """A replacement that is complete: what its name shows from now on, whoever wrote it."""
-    return replace(info, published=True, provisional=False, digests=digests)
+    return replace(info, published=True, provisional=False, upload=False, writer=None, digests=digests)
 
 
 def _later(info: StreamInfo, now: float) -> float:
     """A clock that was set back must not make a stream look older than it was."""
     return max(info.modified_at, now)
+
+
+def _check_writer(info: StreamInfo, writer: str | None) -> None:
+    """Let only the last writer of an upload append: what an earlier one still sends comes too late."""
+    if writer is None:
+        raise StreamBusy(info.name)
+    if writer != info.writer:
+        raise WriterEvicted(info.name)
 
 
 def _check_first(name: str, producer: Producer) -> None:

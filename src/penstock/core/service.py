@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from penstock.core import rules
 from penstock.core.digests import digest_of
@@ -16,6 +16,7 @@ from penstock.core.follow import follow
 from penstock.core.ports import Change, Clock, Decide, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
+from penstock.core.uploads import Upload, until_evicted
 from penstock.core.writer import Draft, Writer
 from penstock.errors import (
     OffsetOutOfRange,
@@ -32,6 +33,7 @@ from penstock.model import (
     Producer,
     StreamInfo,
     StreamSpec,
+    Usage,
     check_name,
     new_incarnation,
 )
@@ -127,32 +129,35 @@ class StreamService:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    async def info(self, name: str) -> StreamInfo:
-        """Return the state of a stream.
+    async def info(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
+        """Return the state of the stream that a name shows, or of one of its incarnations, shown or not.
 
         Raises:
             StreamNotFound: there is none, or its time has come.
+            StreamGone: there is no such incarnation.
         """
-        info = rules.living(await self._store.load(check_name(name)), self.now())
+        info = rules.living(await self._store.load(check_name(name), incarnation=incarnation), self.now())
         if info is None:
-            raise StreamNotFound(name)
+            raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
         return info
 
     async def open(self, name: str, *, incarnation: str | None = None) -> Reader:
         """Open a stream for reading: one incarnation, whatever becomes of the name. Close the reader.
 
+        Args:
+            name: the stream.
+            incarnation: which incarnation, shown or not; None for the one that the name shows.
+
         Raises:
             StreamNotFound: there is none, or its time has come.
-            StreamGone: the name shows another incarnation than the one that was asked for.
+            StreamGone: there is no such incarnation.
         """
-        reader = await self._store.open(check_name(name))
-        if reader is None:
-            raise StreamNotFound(name)
-        info = reader.info
-        if info.expired(self.now()) or incarnation not in {None, info.incarnation}:
+        reader = await self._store.open(check_name(name), incarnation=incarnation)
+        if reader is not None and not reader.info.expired(self.now()):
+            return reader
+        if reader is not None:
             reader.close()
-            raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
-        return reader
+        raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
 
     async def read(self, name: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[Chunk, None]:
         """Yield the bytes of a stream from offset ``start`` up to ``stop``, or to its tail at this moment.
@@ -213,6 +218,14 @@ class StreamService:
         return Page(
             tuple(info for info in shown if not info.expired(now)), shown[-1].name if len(found) > limit else None
         )
+
+    async def find(self, owner: str | None, key: str) -> StreamInfo | None:
+        """Return an owner's youngest stream of this key, shown by its name or not, or None."""
+        return rules.living(await self._store.find(owner, key), self.now())
+
+    async def usage(self, owner: str) -> Usage:
+        """Return how many streams an owner has, and their bytes; uploads count with their declared length."""
+        return await self._store.usage(owner)
 
     async def digest(self, reader: Reader, algorithm: str) -> bytes:
         """Return the digest of a complete stream (``sha-256`` or ``sha-512``); computed once, and kept.
@@ -366,6 +379,110 @@ class StreamService:
             return rules.begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition)
 
         return Draft(self, _there(await self.commit(name, decide, incarnation=incarnation, durable=False)), condition)
+
+    async def begin_upload(
+        self,
+        name: str,
+        spec: StreamSpec | None = None,
+        *,
+        ttl: float | None = None,
+        condition: Condition | None = None,
+    ) -> StreamInfo:
+        """Create an upload: a stream that is written by one request after another, with `upload`, until it is complete.
+
+        It is shown at once if the name shows nothing. If the name shows a closed stream, that stays until the upload is
+        complete, and the upload is addressed by its incarnation.
+
+        Args:
+            name: the stream.
+            spec: what is to be said about it; also who owns it, and by which key it is found.
+            ttl: seconds without progress after which it expires while it is not complete.
+            condition: see `replace`; it is to be given again at the end.
+
+        Raises:
+            StreamIsOpen: the name shows a stream that is still being written.
+        """
+        check_name(name)
+        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            return rules.begin_upload(view, name, spec, incarnation=incarnation, now=now, ttl=ttl, condition=condition)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation))
+
+    async def resume(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
+        """Return the state of an upload to go on from: nobody else writes to it any more, and its bytes are durable.
+
+        Whoever was writing is evicted: a client that lost its connection need not wait until that is noticed. Of a
+        complete upload, or of any other closed stream, the state is just returned.
+
+        Raises:
+            StreamNotFound, StreamGone: there is none.
+            StreamFailed: it broke.
+            NotAnUpload: it is a stream that grows in another way.
+        """
+        info = await self.info(name, incarnation=incarnation)
+        if info.complete:
+            return info
+        return await self._taken_over(info, None, None, None)
+
+    @asynccontextmanager
+    async def upload(
+        self, name: str, *, incarnation: str | None = None, offset: int, length: int | None = None
+    ) -> AsyncIterator[Upload]:
+        """Write to an upload, as the only one who does: whoever did before is evicted, and so are we by the next one.
+
+        The body of the ``async with`` is interrupted as soon as another writer takes over, in whichever process.
+
+        Args:
+            name: the stream.
+            incarnation: which incarnation; None for the one that the name shows.
+            offset: where the bytes to come belong: the tail.
+            length: the final size in bytes, if it has not been declared before.
+
+        Raises:
+            StreamNotFound, StreamGone: there is none.
+            StreamClosed: it is complete.
+            StreamFailed: it broke.
+            NotAnUpload: it is a stream that grows in another way.
+            OffsetMismatch: the tail is elsewhere; nobody was evicted.
+            LengthMismatch: another length was declared, or a shorter one than there are bytes.
+            WriterEvicted: another writer took over.
+        """
+        info = await self.info(name, incarnation=incarnation)
+        writer = new_incarnation()
+        info = await self._taken_over(info, writer, offset, length)
+        upload = Upload(self, info, writer)
+        async with until_evicted(self, self._notifier, upload):
+            yield upload
+
+    async def _taken_over(
+        self, info: StreamInfo, writer: str | None, offset: int | None, length: int | None
+    ) -> StreamInfo:
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.take_over(
+                view,
+                info.name,
+                now=now,
+                writer=writer,
+                offset=offset,
+                length=length,
+                incarnation=info.incarnation,
+            )
+
+        return _there(await self.commit(info.name, decide, incarnation=info.incarnation, durable=writer is None))
+
+    async def annotate(self, name: str, attributes: Mapping[str, Any], *, incarnation: str | None = None) -> StreamInfo:
+        """Set attributes of a stream, durably; those that are None are removed. See `StreamInfo.attributes`."""
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.annotate(view, name, attributes, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation))
 
     async def put(
         self,

@@ -25,9 +25,10 @@ class Writer:
     durable, and return when it is.
     """
 
-    def __init__(self, service: StreamService, info: StreamInfo) -> None:
+    def __init__(self, service: StreamService, info: StreamInfo, writer: str | None = None) -> None:
         self._service = service
         self._info = info
+        self._writer = writer
 
     @property
     def info(self) -> StreamInfo:
@@ -57,7 +58,14 @@ class Writer:
 
         def decide(view: View) -> Change:
             return rules.append(
-                view, info.name, data, now=now, offset=info.tail, close=close, incarnation=info.incarnation
+                view,
+                info.name,
+                data,
+                now=now,
+                offset=info.tail,
+                close=close,
+                incarnation=info.incarnation,
+                writer=self._writer,
             )
 
         return await self._commit(decide, size=rules.size_of(data), durable=durable)

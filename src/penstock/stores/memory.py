@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from penstock.core.ports import Change, Decide, View
 from penstock.errors import StreamGone
-from penstock.model import Buffer, ProducerState, StreamInfo
+from penstock.model import Buffer, ProducerState, StreamInfo, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -37,15 +38,23 @@ class MemoryStore:
         self._current.clear()
         self._drafts.clear()
 
-    async def load(self, name: str) -> StreamInfo | None:
+    async def load(self, name: str, *, incarnation: str | None = None) -> StreamInfo | None:
         """See `Store.load`."""
-        entry = self._current.get(name)
+        entry = self._entry(name, incarnation)
         return None if entry is None else entry.info
 
-    async def open(self, name: str) -> MemoryReader | None:
+    async def open(self, name: str, *, incarnation: str | None = None) -> MemoryReader | None:
         """See `Store.open`."""
-        entry = self._current.get(name)
+        entry = self._entry(name, incarnation)
         return None if entry is None else MemoryReader(entry)
+
+    def _entry(self, name: str, incarnation: str | None) -> _Entry | None:
+        """Return what the name shows, or the incarnation of that name that is given."""
+        current = self._current.get(name)
+        if incarnation is None or (current is not None and current.info.incarnation == incarnation):
+            return current
+        draft = self._drafts.get(incarnation)
+        return draft if draft is not None and draft.info.name == name else None
 
     async def commit(
         self,
@@ -59,10 +68,7 @@ class MemoryStore:
     ) -> Change:
         """See `Store.commit`. It never awaits, and so is atomic."""
         current = self._current.get(name)
-        target = current
-        if incarnation is not None and (current is None or current.info.incarnation != incarnation):
-            draft = self._drafts.get(incarnation)
-            target = draft if draft is not None and draft.info.name == name else None
+        target = self._entry(name, incarnation)
         known = target.producers.get(producer) if target is not None and producer is not None else None
         change = decide(
             View(
@@ -109,7 +115,22 @@ class MemoryStore:
 
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
         """See `Store.expired`."""
-        return self._infos(name for name, entry in self._current.items() if entry.info.expired(now))[:limit]
+        drafts = [entry.info for entry in self._drafts.values() if not entry.info.provisional]
+        infos = [*(entry.info for entry in self._current.values()), *drafts]
+        return [info for info in infos if info.expired(now)][:limit]
+
+    async def find(self, owner: str | None, key: str) -> StreamInfo | None:
+        """See `Store.find`."""
+        found = [entry.info for entry in self._entries() if (entry.info.owner, entry.info.key) == (owner, key)]
+        return max(found, key=lambda info: info.created_at, default=None)
+
+    async def usage(self, owner: str) -> Usage:
+        """See `Store.usage`."""
+        owned = [entry.info for entry in self._entries() if entry.info.owner == owner]
+        return Usage(len(owned), sum(max(info.tail, info.length or 0) for info in owned))
+
+    def _entries(self) -> Iterable[_Entry]:
+        return chain(self._current.values(), self._drafts.values())
 
     def _infos(self, names: Iterable[str]) -> Sequence[StreamInfo]:
         return [self._current[name].info for name in names]

@@ -80,6 +80,7 @@ class Driver:
         close: bool = False,
         content_type: str | None = None,
         incarnation: str | None = None,
+        writer: str | None = None,
         durable: bool = True,
     ) -> Change:
         """Append to what the name shows, or to the incarnation that is given, published or not."""
@@ -96,6 +97,7 @@ class Driver:
                 close=close,
                 content_type=content_type,
                 incarnation=incarnation,
+                writer=writer,
             ),
             incarnation=incarnation,
             producer=None if producer is None else producer.id,
@@ -114,12 +116,52 @@ class Driver:
         )
         return new
 
-    async def publish(self, name: str, incarnation: str, *, digests: Mapping[str, bytes] = _NO_DIGESTS) -> Change:
-        """Complete a replacement."""
+    async def begin_upload(
+        self, name: str, *, spec: StreamSpec = PLAIN, ttl: float | None = None, incarnation: str | None = None
+    ) -> str:
+        """Begin an upload, and return its incarnation."""
+        new = incarnation or new_incarnation()
+        now = self.now
+        await self._commit(
+            name,
+            lambda view: rules.begin_upload(view, name, spec, incarnation=new, now=now, ttl=ttl, condition=None),
+            incarnation=new,
+        )
+        return new
+
+    async def take_over(self, name: str, incarnation: str, writer: str | None, *, offset: int | None = None) -> Change:
+        """Take an upload over."""
         now = self.now
         return await self._commit(
             name,
-            lambda view: rules.publish(view, name, incarnation=incarnation, now=now, digests=digests, condition=None),
+            lambda view: rules.take_over(view, name, now=now, writer=writer, offset=offset, incarnation=incarnation),
+            incarnation=incarnation,
+        )
+
+    async def annotate(self, name: str, attributes: Mapping[str, object], *, incarnation: str | None = None) -> Change:
+        """Set attributes."""
+        now = self.now
+        return await self._commit(
+            name,
+            lambda view: rules.annotate(view, name, attributes, now=now, incarnation=incarnation),
+            incarnation=incarnation,
+        )
+
+    async def publish(
+        self,
+        name: str,
+        incarnation: str,
+        *,
+        digests: Mapping[str, bytes] = _NO_DIGESTS,
+        writer: str | None = None,
+    ) -> Change:
+        """Complete a replacement or an upload."""
+        now = self.now
+        return await self._commit(
+            name,
+            lambda view: rules.publish(
+                view, name, incarnation=incarnation, now=now, digests=digests, condition=None, writer=writer
+            ),
             incarnation=incarnation,
         )
 
@@ -179,16 +221,16 @@ class Driver:
             raise StreamNotFound(name)
         return info
 
-    async def reader(self, name: str) -> Reader:
+    async def reader(self, name: str, *, incarnation: str | None = None) -> Reader:
         """Open a stream that must be there for reading."""
-        reader = await self.store.open(name)
+        reader = await self.store.open(name, incarnation=incarnation)
         if reader is None:
             raise StreamNotFound(name)
         return reader
 
-    async def content(self, name: str) -> bytes:
+    async def content(self, name: str, *, incarnation: str | None = None) -> bytes:
         """Return all bytes of a stream that must be there."""
-        with await self.reader(name) as reader:
+        with await self.reader(name, incarnation=incarnation) as reader:
             return await read_range(reader, 0, reader.info.tail)
 
     async def names(self, prefix: str = "", limit: int = 100) -> list[str]:

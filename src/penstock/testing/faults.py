@@ -11,7 +11,7 @@ from typing import Self
 from penstock.core.ports import Change, Decide, Reader, Store
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import PenstockError
-from penstock.model import Buffer, StreamInfo
+from penstock.model import Buffer, StreamInfo, Usage
 
 
 class ManualClock:
@@ -105,13 +105,13 @@ class FaultyStore:
         """See `Store.stop`."""
         await self._store.stop()
 
-    async def load(self, name: str) -> StreamInfo | None:
+    async def load(self, name: str, *, incarnation: str | None = None) -> StreamInfo | None:
         """See `Store.load`."""
-        return await self._store.load(name)
+        return await self._store.load(name, incarnation=incarnation)
 
-    async def open(self, name: str) -> Reader | None:
+    async def open(self, name: str, *, incarnation: str | None = None) -> Reader | None:
         """See `Store.open`."""
-        reader = await self._store.open(name)
+        reader = await self._store.open(name, incarnation=incarnation)
         return None if reader is None else _FaultyReader(reader, self)
 
     async def commit(
@@ -150,6 +150,14 @@ class FaultyStore:
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
         """See `Store.expired`."""
         return await self._store.expired(now, limit)
+
+    async def find(self, owner: str | None, key: str) -> StreamInfo | None:
+        """See `Store.find`."""
+        return await self._store.find(owner, key)
+
+    async def usage(self, owner: str) -> Usage:
+        """See `Store.usage`."""
+        return await self._store.usage(owner)
 
     async def tidy(self) -> None:
         """See `Store.tidy`."""

@@ -32,6 +32,9 @@ PRODUCERS = ["p", "q"]
 names = st.sampled_from(["a", "a", "a/b", "a%", "\uffff", "\U00010000"])
 # Mostly small, sometimes around the sizes at which a store may take bytes in another way.
 sizes = st.sampled_from([0, 1, 2, 3, 7, 10, 10, 50, 100, 100, 999, 5000, 65_535, 65_536, 65_537, 150_000, 1_048_577])
+owners = st.sampled_from([None, None, "ann", "bob"])
+keys = st.sampled_from([None, None, "k"])
+writers = st.sampled_from([None, "one", "one", "two"])
 specs = st.builds(
     StreamSpec,
     content_type=st.sampled_from(["application/octet-stream", "text/plain"]),
@@ -39,6 +42,9 @@ specs = st.builds(
     metadata=st.sampled_from([{}, {}, {"filename": "\u00fc.txt", "": ""}]),
     ttl=st.sampled_from([None, None, None, 1.0, 30.0]),
     expires_at=st.sampled_from([None, None, None, NOON + 20]),
+    owner=owners,
+    key=keys,
+    attributes=st.sampled_from([{}, {}, {"a": [1, "x", None]}]),
 )
 # Most streams are to stay open for a while.
 rarely = st.sampled_from([False, False, False, False, True])
@@ -74,6 +80,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     harness: ClassVar[StoreHarness]
     drafts: Bundle[Draft] = Bundle("drafts")
+    uploads: Bundle[Draft] = Bundle("uploads")
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,6 +170,45 @@ class StoreMachine(RuleBasedStateMachine):
         name, incarnation = draft
         self._same(lambda driver: driver.fail(name, "the writer left", incarnation=incarnation))
 
+    @rule(target=uploads, name=names, spec=specs, ttl=st.sampled_from([None, None, 10.0]))
+    def begin_upload(self, name: str, spec: StreamSpec, ttl: float | None) -> Draft:
+        new = self._incarnation()
+        self._same(lambda driver: driver.begin_upload(name, spec=spec, ttl=ttl, incarnation=new))
+        return name, new
+
+    @rule(upload=uploads, writer=writers)
+    def take_over(self, upload: Draft, writer: str | None) -> None:
+        self._same(lambda driver: driver.take_over(*upload, writer))
+
+    @rule(upload=uploads, size=sizes, writer=writers, durable=st.booleans())
+    def append_to_upload(self, upload: Draft, size: int, writer: str | None, durable: bool) -> None:
+        name, incarnation = upload
+        data = self._data(size)
+        self._same(lambda driver: driver.append(name, data, incarnation=incarnation, writer=writer, durable=durable))
+
+    @rule(upload=uploads, writer=writers)
+    def complete(self, upload: Draft, writer: str | None) -> None:
+        self._same(lambda driver: driver.publish(*upload, writer=writer))
+
+    @rule(upload=uploads, share=shares)
+    def read_upload(self, upload: Draft, share: tuple[float, float]) -> None:
+        name, incarnation = upload
+
+        async def read(driver: Driver) -> bytes:
+            with await driver.reader(name, incarnation=incarnation) as reader:
+                return await read_range(reader, *_part(reader.info, share))
+
+        self._same(read)
+
+    @rule(upload=uploads)
+    def delete_upload(self, upload: Draft) -> None:
+        name, incarnation = upload
+        self._same(lambda driver: driver.delete(name, incarnation=incarnation))
+
+    @rule(name=names, attributes=st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from([None, 1, "x"])))
+    def annotate(self, name: str, attributes: dict[str, object]) -> None:
+        self._same(lambda driver: driver.annotate(name, attributes))
+
     @rule(name=names, size=sizes, spec=specs)
     def put(self, name: str, size: int, spec: StreamSpec) -> None:
         data, new = self._data(size), self._incarnation()
@@ -217,6 +263,18 @@ class StoreMachine(RuleBasedStateMachine):
             return sorted(info.name for info in await driver.store.expired(driver.now + by, 100))
 
         self._same(expired)
+
+    @rule(owner=st.sampled_from(["ann", "bob"]))
+    def count(self, owner: str) -> None:
+        self._same(lambda driver: driver.store.usage(owner))
+
+    @rule(owner=owners)
+    def find(self, owner: str | None) -> None:
+        async def found(driver: Driver) -> float | None:  # of several that are as young, either may be found
+            info = await driver.store.find(owner, "k")
+            return None if info is None else info.created_at
+
+        self._same(found)
 
     @rule(name=names)
     def open_reader(self, name: str) -> None:

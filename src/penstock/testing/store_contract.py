@@ -8,11 +8,12 @@ from penstock.testing.laws.listing import ListingLaws
 from penstock.testing.laws.persistence import PersistenceLaws
 from penstock.testing.laws.reading import ReadingLaws
 from penstock.testing.laws.replacement import ReplacementLaws
+from penstock.testing.laws.uploads import UploadLaws
 from penstock.testing.laws.values import ValueLaws
 
 
 class StoreContract(
-    CommitLaws, ReadingLaws, ListingLaws, ValueLaws, ReplacementLaws, InterruptionLaws, PersistenceLaws
+    CommitLaws, ReadingLaws, ListingLaws, ValueLaws, ReplacementLaws, UploadLaws, InterruptionLaws, PersistenceLaws
 ):
     """A test for every sentence of the contract in `penstock.core.ports`.
 

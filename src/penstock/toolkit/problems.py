@@ -57,6 +57,8 @@ _TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
     errors.StreamExists: ("stream-exists", 409, "The stream exists"),
     errors.StreamIsOpen: ("stream-is-open", 409, "The stream is open"),
     errors.StreamBusy: ("stream-busy", 409, "The stream is being uploaded"),
+    errors.NotAnUpload: ("not-an-upload", 409, "The stream is not an upload"),
+    errors.WriterEvicted: ("writer-evicted", 409, "Another request took over"),
     errors.StreamClosed: ("stream-closed", 409, "The stream is closed"),
     errors.StreamFailed: ("stream-failed", 409, "The stream failed"),
     errors.StreamGone: ("stream-gone", 410, "The stream is gone"),

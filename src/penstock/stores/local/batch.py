@@ -6,7 +6,7 @@ The heads are kept for the next transaction too. Another process may have change
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from penstock.core.ports import Change, Decide, View
 from penstock.errors import StorageFull
@@ -49,12 +49,14 @@ class Filed:
     """Bytes that are in the file of ``incarnation`` already: all up to ``stop``, the new ones from ``start`` on.
 
     Where others moved the tail on from ``start`` meanwhile, the new ones are not where they belong: they go to the
-    catalog instead, and what came before them stays in the file.
+    catalog instead, and what came before them stays in the file. ``synced`` tells whether all that is in the file is as
+    safe as the store's setting asks for.
     """
 
     incarnation: str
     start: int
     stop: int
+    synced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,19 @@ class Batch:
         self._apply(target, change.info, change, commit)
         return Applied(change, tuple(removed), target.head.filed)
 
+    def cut_to_synced(self, incarnation: str) -> None:
+        """Take back what was not on the disk when the machine went down, and was acknowledged to nobody."""
+        head = self.catalog.by_incarnation(incarnation)
+        slot = None if head is None else self.by_incarnation(incarnation, head.info.name)
+        if slot is None or slot.head.info.closed or slot.head.synced == slot.head.filed:
+            return
+        head = slot.head
+        self.catalog.drop_all_chunks(head.key)
+        head.filed = head.synced
+        head.info = replace(head.info, tail=head.synced)
+        self._touch(slot)
+        slot.rewritten = True
+
     def _view(self, target: Slot | None, current: Slot | None, producer: str | None) -> View:
         known = None
         if target is not None and producer is not None:
@@ -179,35 +194,37 @@ class Batch:
             there = target is not None or commit.filed.start == 0
             if change.info is None or change.info.incarnation != commit.filed.incarnation or not there:
                 raise Moved
-        elif commit.durable and target is not None and not target.head.synced:
+        elif commit.durable and target is not None and target.head.synced < target.head.filed:
             raise Moved
 
     def _apply(self, slot: Slot, info: StreamInfo, change: Change, commit: Commit) -> None:
         head = slot.head
-        if not slot.touched:
-            slot.touched = True
-            self._touched.append(slot)
-        owner = self._instance if info.provisional else None
-        if commit.filed is not None or owner != head.owner or not _only_grown(head.info, info):
+        self._touch(slot)
+        instance = self._instance if info.provisional else None
+        if commit.filed is not None or instance != head.instance or not _only_grown(head.info, info):
             slot.rewritten = True
         filed = commit.filed
         if filed is not None:
             if head.filed < filed.start:
                 self.catalog.drop_chunks(head.key, filed.start)
-            head.filed = filed.start
-            head.synced = commit.durable
-        if filed is not None and head.info.tail == filed.start:
-            head.filed = filed.stop
-        else:
+            head.filed = filed.start if head.info.tail != filed.start else filed.stop
+            if filed.synced:
+                head.synced = head.filed
+        if filed is None or head.info.tail != filed.start:
             if not slot.pending:
                 slot.pending_at = head.info.tail
             slot.pending += filter(len, change.data)
         head.info = info
-        head.owner = owner
+        head.instance = instance
         if change.producer is not None:
             slot.producers[change.producer.producer.id] = change.producer
         if info.published:
             self._names[info.name] = slot
+
+    def _touch(self, slot: Slot) -> None:
+        if not slot.touched:
+            slot.touched = True
+            self._touched.append(slot)
 
     def _insert(self, info: StreamInfo) -> Slot:
         slot = Slot(Head(key=0, info=StreamInfo(name=info.name, incarnation=info.incarnation)), fresh=True)
@@ -264,4 +281,7 @@ def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:
         == (after.closed, after.failure, after.published, after.provisional, after.content_type)
         and (before.length, before.created_at, before.ttl, before.expires_at)
         == (after.length, after.created_at, after.ttl, after.expires_at)
+        and before.attributes is after.attributes
+        and (before.upload, before.upload_ttl, before.writer, before.owner, before.key)
+        == (after.upload, after.upload_ttl, after.writer, after.owner, after.key)
     )

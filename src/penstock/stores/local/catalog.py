@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import StorageFailed, StorageFull
-from penstock.model import Buffer, Producer, ProducerState, StreamInfo
+from penstock.model import Buffer, Producer, ProducerState, StreamInfo, Usage
 
 EngineError = sqlite3.Error
 """What the engine raises; `translated` turns it into an error of the domain."""
@@ -21,7 +21,7 @@ _LONGEST_LOG = 16 * 1024 * 1024
 _PAGE = 4096
 _MOST_PAGES = 2**30
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NOBODY = ""
 """The instance of an unsettled file whose stream was deleted."""
 
@@ -31,11 +31,11 @@ CREATE TABLE streams (
     incarnation TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
     published INTEGER NOT NULL,
-    owner TEXT,                     -- the instance that writes it, while it is provisional
+    instance TEXT,                  -- who writes it, while it is provisional
     content_type TEXT NOT NULL,
     tail INTEGER NOT NULL,
     filed INTEGER NOT NULL,         -- how many bytes are in the file; those from there to the tail are in chunks
-    synced INTEGER NOT NULL,        -- whether the filed bytes are known to be on the disk
+    synced INTEGER NOT NULL,        -- how many of the filed bytes are known to be on the disk
     closed INTEGER NOT NULL,
     failure TEXT,
     length INTEGER,
@@ -45,11 +45,19 @@ CREATE TABLE streams (
     ttl REAL,
     expires_at REAL,
     deadline REAL,
-    digests TEXT
+    digests TEXT,
+    upload INTEGER NOT NULL,
+    upload_ttl REAL,
+    writer TEXT,
+    owner TEXT,
+    label TEXT,                     -- the owner's key
+    attributes TEXT
 );
 CREATE UNIQUE INDEX streams_by_name ON streams (name) WHERE published;
-CREATE INDEX streams_by_deadline ON streams (deadline) WHERE published AND deadline IS NOT NULL;
+CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX streams_by_instance ON streams (instance) WHERE instance IS NOT NULL;
 CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
+CREATE INDEX streams_by_label ON streams (label) WHERE label IS NOT NULL;
 
 -- Not WITHOUT ROWID: rows of many kilobytes are better appended than kept in the order of a key.
 CREATE TABLE chunks (stream INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL);
@@ -69,19 +77,50 @@ CREATE TABLE unsettled (incarnation TEXT NOT NULL, instance TEXT NOT NULL, PRIMA
 WITHOUT ROWID;
 """
 
-_COLUMNS = """key, incarnation, name, published, owner, content_type, tail, filed, synced, closed, failure, length,
-    metadata, created_at, modified_at, ttl, expires_at, digests"""
+_UPGRADE_FROM_1 = """
+DROP INDEX streams_by_deadline;
+DROP INDEX streams_by_owner;
+ALTER TABLE streams RENAME COLUMN owner TO instance;
+ALTER TABLE streams ADD COLUMN upload INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN upload_ttl REAL;
+ALTER TABLE streams ADD COLUMN writer TEXT;
+ALTER TABLE streams ADD COLUMN owner TEXT;
+ALTER TABLE streams ADD COLUMN label TEXT;
+ALTER TABLE streams ADD COLUMN attributes TEXT;
+UPDATE streams SET synced = CASE WHEN synced THEN filed ELSE 0 END;
+CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX streams_by_instance ON streams (instance) WHERE instance IS NOT NULL;
+CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
+CREATE INDEX streams_by_label ON streams (label) WHERE label IS NOT NULL;
+"""
+
+_NAMES = (
+    *("incarnation", "name", "published", "instance", "content_type", "tail", "filed", "synced", "closed", "failure"),
+    *("length", "metadata", "created_at", "modified_at", "ttl", "expires_at", "digests"),
+    *("upload", "upload_ttl", "writer", "owner", "label", "attributes"),
+)
+_COLUMNS = ", ".join(("key", *_NAMES))
+_INSERT = f"INSERT INTO streams ({', '.join(_NAMES)}, deadline) VALUES ({'?, ' * len(_NAMES)}?)"
+_UPDATE = f"UPDATE streams SET {', '.join(f'{name} = ?' for name in _NAMES)}, deadline = ? WHERE key = ?"
 
 
 @dataclass(slots=True, kw_only=True)
 class Head:
-    """A stream as the catalog has it: its state, and where its bytes are."""
+    """A stream as the catalog has it: its state, and where its bytes are.
+
+    Attributes:
+        key: of the row.
+        info: the state.
+        filed: how many bytes are in the file.
+        synced: how many of those are known to be on the disk.
+        instance: who writes it, while it is provisional.
+    """
 
     key: int
     info: StreamInfo
     filed: int = 0
-    synced: bool = True
-    owner: str | None = None
+    synced: int = 0
+    instance: str | None = None
 
 
 @contextmanager
@@ -146,14 +185,15 @@ class Catalog:
         return not busy
 
     def migrate(self) -> None:
-        """Create the tables where there are none."""
+        """Create the tables where there are none, and bring those of an older version up to date."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StorageFailed(
                 f"The data folder was written by a newer penstock (format {version}; this one knows {SCHEMA_VERSION})."
             )
-        if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        if version < SCHEMA_VERSION:
+            changes = _SCHEMA if version == 0 else _UPGRADE_FROM_1
+            self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
@@ -203,13 +243,36 @@ class Catalog:
         """Return an incarnation, published or not."""
         return self._one(f"SELECT {_COLUMNS} FROM streams WHERE incarnation = ?", (incarnation,))
 
+    def head(self, name: str, incarnation: str | None = None) -> Head | None:
+        """Return what a name shows, or an incarnation of it, published or not."""
+        if incarnation is None:
+            return self.by_name(name)
+        head = self.by_incarnation(incarnation)
+        return head if head is not None and head.info.name == name else None
+
     def by_key(self, key: int) -> Head | None:
         """Return a stream by its key."""
         return self._one(f"SELECT {_COLUMNS} FROM streams WHERE key = ?", (key,))
 
-    def owned_by(self, instance: str) -> list[Head]:
+    def written_by(self, instance: str) -> list[Head]:
         """Return the provisional streams that an instance was writing."""
-        return self._all(f"SELECT {_COLUMNS} FROM streams WHERE owner = ?", (instance,))
+        return self._all(f"SELECT {_COLUMNS} FROM streams WHERE instance = ?", (instance,))
+
+    def labelled(self, owner: str | None, label: str) -> StreamInfo | None:
+        """Return an owner's youngest stream of a key."""
+        head = self._one(
+            f"SELECT {_COLUMNS} FROM streams WHERE label = ? AND owner IS ? ORDER BY created_at DESC LIMIT 1",
+            (label, owner),
+        )
+        return None if head is None else head.info
+
+    def usage(self, owner: str) -> Usage:
+        """Count what an owner has."""
+        row = self._row(
+            "SELECT count(*), coalesce(sum(max(tail, coalesce(length, 0))), 0) FROM streams WHERE owner = ?", (owner,)
+        )
+        assert row is not None  # noqa: S101 - a count is a row
+        return Usage(row[0], row[1])
 
     def listing(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
         """Return published streams by name. SQLite compares text as UTF-8 bytes, as the contract wants it."""
@@ -226,28 +289,23 @@ class Catalog:
         return found
 
     def expired(self, now: float, limit: int) -> list[StreamInfo]:
-        """Return published streams whose deadline has come."""
+        """Return streams whose deadline has come, but for what an instance is writing unseen."""
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM streams WHERE published AND deadline <= ? ORDER BY deadline LIMIT ?", (now, limit)
+            f"""SELECT {_COLUMNS} FROM streams WHERE deadline <= ? AND (published OR instance IS NULL)
+            ORDER BY deadline LIMIT ?""",
+            (now, limit),
         )
         return [head.info for head in rows]
 
     def insert(self, head: Head) -> int:
         """Add a stream, and return its key."""
-        cursor = self._db.execute(
-            f"INSERT INTO streams ({_COLUMNS}, deadline) VALUES ({'?, ' * 18}?)", (None, *_values(head))
-        )
+        cursor = self._db.execute(_INSERT, _values(head))
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
         return cursor.lastrowid
 
     def update(self, head: Head) -> None:
         """Write a stream's state."""
-        self._db.execute(
-            """UPDATE streams SET incarnation = ?, name = ?, published = ?, owner = ?, content_type = ?, tail = ?,
-            filed = ?, synced = ?, closed = ?, failure = ?, length = ?, metadata = ?, created_at = ?, modified_at = ?,
-            ttl = ?, expires_at = ?, digests = ?, deadline = ? WHERE key = ?""",
-            (*_values(head), head.key),
-        )
+        self._db.execute(_UPDATE, (*_values(head), head.key))
 
     def grow(self, head: Head) -> None:
         """Write what an append changes of a state, at less than a third of the cost of `update` (4 against 15 us)."""
@@ -260,7 +318,7 @@ class Catalog:
     def remove(self, key: int) -> None:
         """Remove a stream, with what the catalog holds of its bytes and producers."""
         self._db.execute("DELETE FROM streams WHERE key = ?", (key,))
-        self._db.execute("DELETE FROM chunks WHERE stream = ?", (key,))
+        self.drop_all_chunks(key)
         self._db.execute("DELETE FROM producers WHERE stream = ?", (key,))
 
     # -- small appends --------------------------------------------------------------------------------------------
@@ -280,6 +338,10 @@ class Catalog:
     def drop_chunks(self, key: int, stop: int) -> None:
         """Forget the chunks that begin before offset ``stop``: those bytes are in the file now."""
         self._db.execute("DELETE FROM chunks WHERE stream = ? AND start < ?", (key, stop))
+
+    def drop_all_chunks(self, key: int) -> None:
+        """Forget all chunks of a stream."""
+        self._db.execute("DELETE FROM chunks WHERE stream = ?", (key,))
 
     # -- producers ------------------------------------------------------------------------------------------------
 
@@ -335,6 +397,8 @@ def _head(row: Sequence[Any]) -> Head:
         optional["metadata"] = json.loads(row[12])
     if row[17] is not None:
         optional["digests"] = {name: b64decode(value) for name, value in json.loads(row[17]).items()}
+    if row[23] is not None:
+        optional["attributes"] = json.loads(row[23])
     info = StreamInfo(
         incarnation=row[1],
         name=row[2],
@@ -349,9 +413,14 @@ def _head(row: Sequence[Any]) -> Head:
         modified_at=row[14],
         ttl=row[15],
         expires_at=row[16],
+        upload=bool(row[18]),
+        upload_ttl=row[19],
+        writer=row[20],
+        owner=row[21],
+        key=row[22],
         **optional,
     )
-    return Head(key=row[0], info=info, filed=row[7], synced=bool(row[8]), owner=row[4])
+    return Head(key=row[0], info=info, filed=row[7], synced=row[8], instance=row[4])
 
 
 def _values(head: Head) -> tuple[Any, ...]:
@@ -362,7 +431,7 @@ def _values(head: Head) -> tuple[Any, ...]:
         info.incarnation,
         info.name,
         info.published,
-        head.owner,
+        head.instance,
         info.content_type,
         info.tail,
         head.filed,
@@ -376,5 +445,11 @@ def _values(head: Head) -> tuple[Any, ...]:
         info.ttl,
         info.expires_at,
         json.dumps(digests) if digests else None,
+        info.upload,
+        info.upload_ttl,
+        info.writer,
+        info.owner,
+        info.key,
+        json.dumps(dict(info.attributes)) if info.attributes else None,
         info.deadline,
     )

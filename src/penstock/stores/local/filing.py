@@ -80,9 +80,7 @@ class Filing:
             current = catalog.by_name(commit.name)
             target = current
             if commit.incarnation is not None and (current is None or current.info.incarnation != commit.incarnation):
-                target = catalog.by_incarnation(commit.incarnation)
-                if target is not None and target.info.name != commit.name:
-                    target = None
+                target = catalog.head(commit.name, commit.incarnation)
             known = None
             if target is not None and commit.producer is not None:
                 known = catalog.producer(target.key, commit.producer)
@@ -102,8 +100,8 @@ class Filing:
             # What moves from the catalog to the file was durable there, and must be so here.
             synced = self._engine.fsync and (commit.durable or bool(loose))
             if synced:
-                blob.sync(folders=not (head.filed and head.synced))
-        filed = Filed(incarnation, start, start + sum(map(len, change.data)))
+                blob.sync(folders=not head.synced)
+        filed = Filed(incarnation, start, start + sum(map(len, change.data)), synced or not self._engine.fsync)
         applied = self._submit(replace(commit, filed=filed, durable=synced))
         info = applied.change.info
         if info is not None and info.incarnation == incarnation:

@@ -21,6 +21,7 @@ class Instance:
         hidden = folder / f".{self.id}"
         self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        os.write(self._descriptor, boot_id())
         hidden.rename(folder / self.id)
 
     def end(self, *, orderly: bool = True) -> None:
@@ -31,8 +32,11 @@ class Instance:
         os.close(self._descriptor)
 
     @contextmanager
-    def ended(self) -> Iterator[list[str]]:
-        """Lend the ids of those that ended without cleaning up, to this caller alone; forget them afterwards."""
+    def ended(self) -> Iterator[dict[str, bool]]:
+        """Lend the ids of those that ended without cleaning up, to this caller alone; forget them afterwards.
+
+        With each goes whether the machine ended too, and took with it what was not on the disk.
+        """
         taken: dict[str, int] = {}
         try:
             for path in self._folder.iterdir():
@@ -46,10 +50,21 @@ class Instance:
                         os.close(descriptor)
                         raise
                     taken[path.name] = descriptor
-            yield list(taken)
+            yield {name: _boot_of(descriptor) not in {b"", boot_id()} for name, descriptor in taken.items()}
             for name in taken:
                 with suppress(FileNotFoundError):
                     (self._folder / name).unlink()
         finally:
             for descriptor in taken.values():
                 os.close(descriptor)
+
+
+def boot_id() -> bytes:
+    """Return what Linux names this run of the machine by; empty elsewhere."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    return b""
+
+
+def _boot_of(descriptor: int) -> bytes:
+    return os.pread(descriptor, 100, 0)

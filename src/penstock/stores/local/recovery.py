@@ -15,25 +15,31 @@ from penstock.stores.local.engine import Engine
 def recover(engine: Engine) -> None:
     """Clean up after every store that ended, and remove the files of deleted streams."""
     with engine.instance.ended() as ended:
-        for instance in (*ended, NOBODY):
-            settle(engine, instance)
+        for instance, machine_ended in ended.items():
+            settle(engine, instance, machine_ended=machine_ended)
+        settle(engine, NOBODY)
 
 
-def settle(engine: Engine, instance: str) -> None:
-    """Discard what an instance was still writing, and set right the files that it wrote to."""
+def settle(engine: Engine, instance: str, *, machine_ended: bool = False) -> None:
+    """Discard what an instance was still writing, and set right the files that it wrote to.
+
+    With ``machine_ended``, the machine went down with the instance, and what was not on the disk went too.
+    """
 
     def discard(batch: Batch) -> None:
-        for head in batch.catalog.owned_by(instance):
+        for head in batch.catalog.written_by(instance):
             batch.catalog.remove(head.key)
             batch.catalog.unsettle(head.info.incarnation, instance)
 
     engine.committer.submit(discard, durable=False).result()
     for incarnation in engine.catalog().unsettled(instance):
-        _settle_file(engine, incarnation, instance)
+        _settle_file(engine, incarnation, instance, machine_ended=machine_ended)
 
 
-def _settle_file(engine: Engine, incarnation: str, instance: str) -> None:
+def _settle_file(engine: Engine, incarnation: str, instance: str, *, machine_ended: bool) -> None:
     """Make a file be what the catalog says: gone, or cut to its length."""
+    if machine_ended:
+        engine.committer.submit(lambda batch: batch.cut_to_synced(incarnation), durable=True).result()
     if engine.catalog().by_incarnation(incarnation) is None:
         engine.blobs.remove(incarnation)
     else:

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from penstock.core.ports import Change, Decide
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import StorageFailed
-from penstock.model import StreamInfo
+from penstock.model import StreamInfo, Usage
 from penstock.stores.local.batch import Commit, Moved
 from penstock.stores.local.engine import Engine, quietly
 from penstock.stores.local.filing import Filing
@@ -56,26 +56,26 @@ class LocalStore:
         """Go away as after a crash, leaving everything as it is at this moment: for tests of recovery."""
         self._engine.abandon()
 
-    async def load(self, name: str) -> StreamInfo | None:
+    async def load(self, name: str, *, incarnation: str | None = None) -> StreamInfo | None:
         """See `Store.load`."""
-        head = await self._engine.read(lambda: self._engine.catalog().by_name(name))
+        head = await self._engine.read(lambda: self._engine.catalog().head(name, incarnation))
         return None if head is None else head.info
 
-    async def open(self, name: str) -> LocalReader | None:
+    async def open(self, name: str, *, incarnation: str | None = None) -> LocalReader | None:
         """See `Store.open`."""
-        opening = asyncio.ensure_future(self._engine.read(self._open, name))
+        opening = asyncio.ensure_future(self._engine.read(self._open, name, incarnation))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_result)
             raise
 
-    def _open(self, name: str) -> LocalReader | None:
+    def _open(self, name: str, incarnation: str | None) -> LocalReader | None:
         catalog = self._engine.catalog()
         folded, missing = True, ""
         while True:
             with catalog.snapshot():
-                head = catalog.by_name(name)
+                head = catalog.head(name, incarnation)
                 if head is None:
                     return None
                 hold = head.info.closed and head.info.tail - head.filed <= MOST_HELD
@@ -97,6 +97,14 @@ class LocalStore:
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
         """See `Store.expired`."""
         return await self._engine.read(lambda: self._engine.catalog().expired(now, limit))
+
+    async def find(self, owner: str | None, key: str) -> StreamInfo | None:
+        """See `Store.find`."""
+        return await self._engine.read(lambda: self._engine.catalog().labelled(owner, key))
+
+    async def usage(self, owner: str) -> Usage:
+        """See `Store.usage`."""
+        return await self._engine.read(lambda: self._engine.catalog().usage(owner))
 
     async def commit(
         self,

@@ -1,0 +1,117 @@
+"""Writing an upload: one request after another, each the only one for as long as it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from penstock.core import rules
+from penstock.core.follow import RECHECK
+from penstock.core.ports import Change, Notifier, View
+from penstock.core.rules import Condition
+from penstock.core.uninterrupted import uninterrupted
+from penstock.core.writer import Writer
+from penstock.errors import StreamGone, WriterEvicted
+from penstock.model import StreamInfo
+
+if TYPE_CHECKING:
+    from penstock.core.service import StreamService
+
+_NOTHING: Mapping[str, bytes] = {}
+
+
+class Upload(Writer):
+    """Progressive appends by the one who took an upload over last; see `StreamService.upload`.
+
+    What `write` was given stays, whatever becomes of the request; it is acknowledged by `flush` and `complete`. Each of
+    the three raises `WriterEvicted` if another writer took over, and `StreamGone` if the upload was deleted.
+
+    Attributes:
+        completing: whether `complete` was called: from then on it is not interrupted by who takes over.
+    """
+
+    def __init__(self, service: StreamService, info: StreamInfo, writer: str) -> None:
+        super().__init__(service, info, writer)
+        self.completing = False
+
+    async def complete(
+        self, digests: Mapping[str, bytes] = _NOTHING, *, condition: Condition | None = None
+    ) -> StreamInfo:
+        """Close the upload, make it durable, and let its name show it, in one commit.
+
+        Args:
+            digests: digests of the whole that are known, by their RFC 9530 names.
+            condition: looks at what the name shows now, and raises if that must not be replaced.
+
+        Raises:
+            LengthMismatch: it is shorter than declared.
+            PreconditionFailed: what the name shows does not meet the condition any more.
+        """
+        self.completing = True
+        info, now = self._info, self._service.now()
+
+        def decide(view: View) -> Change:
+            return rules.publish(
+                view,
+                info.name,
+                incarnation=info.incarnation,
+                now=now,
+                digests=digests,
+                condition=condition,
+                writer=self._writer,
+            )
+
+        return await self._commit(decide)
+
+
+@asynccontextmanager
+async def until_evicted(service: StreamService, notifier: Notifier, upload: Upload) -> AsyncIterator[None]:
+    """Interrupt the block when somebody else takes the upload over, or deletes it.
+
+    Raises:
+        WriterEvicted: it was taken over.
+        StreamGone: it was deleted.
+    """
+    found: list[Exception] = []
+    watching: asyncio.Task[None] | None = None
+    try:
+        # A time-out that comes when it is told to is the one way to interrupt a block that does not confuse this
+        # with a cancellation from outside.
+        async with asyncio.timeout(None) as scope:
+
+            async def watch() -> None:
+                error = await _eviction(service, notifier, upload)
+                if not upload.completing:
+                    found.append(error)
+                    scope.reschedule(0)
+
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await uninterrupted(asyncio.wait([watching]))
+    except TimeoutError:
+        if not found:
+            raise
+        raise found[0] from None
+
+
+async def _eviction(service: StreamService, notifier: Notifier, upload: Upload) -> Exception:
+    """Wait until the upload is somebody else's, and return the error that says so."""
+    info = upload.info
+    watch = notifier.watch(info.name)
+    try:
+        while True:
+            watch.clear()
+            try:
+                now = await service.info(info.name, incarnation=info.incarnation)
+            except StreamGone as error:
+                return error
+            if now.writer != upload.info.writer:
+                return WriterEvicted(info.name)
+            await watch.wait(RECHECK)
+    finally:
+        watch.close()

@@ -17,11 +17,11 @@ async def serving(application: Any, **options: Any) -> AsyncIterator[int]:
 
     Args:
         application: the application.
-        options: of uvicorn's `Config`.
+        options: of uvicorn's `Config`, in whose place they come.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(application, lifespan="on", log_config=None, http="httptools", **options)
+        config = uvicorn.Config(application, **{"lifespan": "on", "log_config": None, "http": "httptools", **options})
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

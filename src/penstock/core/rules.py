@@ -197,12 +197,10 @@ def publish(
     digests: Mapping[str, bytes],
     condition: Condition | None,
     writer: str | None = None,
-    metadata: Mapping[str, str] | None = None,
 ) -> Change:
     """Complete a replacement or an upload: it is closed and kept, and its name shows it, all in one step.
 
-    The condition is asked again, because what the name shows may have changed while the bytes arrived. ``metadata``
-    takes the place of what was known at the beginning.
+    The condition is asked again, because what the name shows may have changed while the bytes arrived.
     """
     info = view.target
     if info is None or info.expired(now):
@@ -221,10 +219,7 @@ def publish(
             raise StreamIsOpen(name)
     elif condition is not None and not info.published:
         condition(None)
-    whole = _grow(info, (), now=now, close=True)
-    if metadata is not None:
-        whole = replace(whole, metadata=metadata)
-    return Change(_kept(whole, digests), offset=info.tail)
+    return Change(_kept(_grow(info, (), now=now, close=True), digests), offset=info.tail)
 
 
 def put(

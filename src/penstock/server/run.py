@@ -32,7 +32,7 @@ def run(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        http="httptools",
+        http="penstock.server.protocol:InformationalProtocol",
         loop="uvloop",
         ws="none",
         lifespan="on",

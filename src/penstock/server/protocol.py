@@ -1,0 +1,75 @@
+"""HTTP/1.1 by uvicorn, and interim responses, which it has no way to send.
+
+A thin subclass: what is read and written is uvicorn's own, except the bytes of an interim response. It offers the
+extension that `penstock.toolkit.responses.interim` describes. A client of HTTP/1.0 is not offered it, for it does not
+know of interim responses (RFC 9110 section 15.2).
+
+For an application of one's own: ``uvicorn app:app --http penstock.server.protocol:InformationalProtocol``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from penstock.toolkit.responses.interim import EXTENSION
+
+__all__ = ["InformationalProtocol"]
+
+_PHRASES: Final = {104: "Upload Resumption Supported", **{status.value: status.phrase for status in HTTPStatus}}
+
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class InformationalProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, whose requests can be given interim responses."""
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        super().on_headers_complete()
+        # Its task was created, and does not run before this turn of the event loop ends.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope and cycle.scope["http_version"] == "1.1":
+            extensions: dict[str, Any] = {EXTENSION: {"send": _Informational(cycle)}}
+            cycle.scope["extensions"] = {**(cycle.scope.get("extensions") or {}), **extensions}
+
+
+class _Informational:
+    """Sends the interim responses of one request."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        """Send one, unless the answer has begun or the client is gone.
+
+        Raises:
+            RuntimeError: the message is not one of an interim response.
+        """
+        if message["type"] != EXTENSION:
+            raise RuntimeError(f"An interim response has the type {EXTENSION!r}, not {message['type']!r}.")
+        head = _head(message["status"], message.get("headers", ()))
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if not cycle.response_started and not cycle.disconnected and not cycle.transport.is_closing():
+            cycle.transport.write(head)
+
+
+def _head(status: int, headers: Any) -> bytes:
+    if not 102 <= status <= 199:
+        raise RuntimeError(f"An interim response has a status from 102 to 199, not {status}.")
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode()]
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise RuntimeError("Invalid HTTP header.")
+        if name.lower() in _FRAMING:  # it has no content to be framed (RFC 9112 sections 6.1 and 6.2)
+            raise RuntimeError(f"An interim response has no {name.decode()}.")
+        lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"

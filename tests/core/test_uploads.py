@@ -15,6 +15,7 @@ from penstock.errors import (
     NotAnUpload,
     OffsetMismatch,
     PreconditionFailed,
+    Stopping,
     StreamBusy,
     StreamClosed,
     StreamGone,
@@ -227,3 +228,40 @@ async def test_another_process_takes_over_at_once(tmp_path: Path) -> None:
             assert (await there.resume("s")).tail == 1
             with pytest.raises(WriterEvicted):
                 await first
+
+
+async def test_what_is_to_be_done_once_is_claimed_by_one(streams: Streams) -> None:
+    async with streams:
+        info = await streams.create("s", data=[b"abc"], close=True)
+
+        async def claimed(by: str, seconds: float = 60) -> bool:
+            return await streams.claim("s", by, seconds, incarnation=info.incarnation)
+
+        assert [await claimed("a"), await claimed("b"), await claimed("a")] == [True, False, True]
+        await claimed("a", -1)  # its time is over
+        assert [await claimed("b"), await claimed("a")] == [True, False]
+
+        waiting = asyncio.create_task(
+            streams.when("s", lambda info: "claim" not in info.attributes, incarnation=info.incarnation)
+        )
+        await streams.annotate("s", {"claim": None, "done": 1}, incarnation=info.incarnation)
+        assert (await waiting).attributes == {"done": 1}
+        assert await claimed("a")
+        await streams.delete("s")
+        with pytest.raises(StreamGone):
+            await claimed("a")
+
+
+async def test_who_waits_for_a_stream_is_told_that_it_is_gone_and_that_the_service_stops(streams: Streams) -> None:
+    async with streams:
+        info = await streams.create("s")
+        waiting = asyncio.create_task(streams.when("s", lambda info: info.closed, incarnation=info.incarnation))
+        await streams.delete("s")
+        with pytest.raises(StreamGone):
+            await waiting
+        info = await streams.create("s")
+        waiting = asyncio.create_task(streams.when("s", lambda info: info.closed, incarnation=info.incarnation))
+        await asyncio.sleep(0)
+        streams.drain()
+        with pytest.raises(Stopping):
+            await waiting

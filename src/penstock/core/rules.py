@@ -188,6 +188,28 @@ def annotate(
     return Change(replace(info, attributes=merged), offset=info.tail)
 
 
+CLAIM = "claim"
+"""The attribute that `claim` sets."""
+
+
+def claim(view: View, name: str, *, by: str, until: float, now: float, incarnation: str) -> Change:
+    """Let one process at a time do what is to be done once with a stream: the first that asks, until its time is over.
+
+    Args:
+        view: the state.
+        name: the stream's name.
+        by: who asks; the one who has it may ask again, for more time.
+        until: when it is over, if it is not asked for again (Unix seconds).
+        now: the time.
+        incarnation: which incarnation.
+    """
+    info = _present(view, name, now, incarnation)
+    held = info.attributes.get(CLAIM)
+    if held is not None and held["by"] != by and held["until"] > now:
+        return Change(info, duplicate=True, offset=info.tail)
+    return annotate(view, name, {CLAIM: {"by": by, "until": until}}, now=now, incarnation=incarnation)
+
+
 def publish(
     view: View,
     name: str,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 from penstock.core import rules
 from penstock.core.digests import digest_of
-from penstock.core.follow import follow
+from penstock.core.follow import RECHECK, follow
 from penstock.core.ports import Change, Clock, Decide, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
@@ -21,6 +21,7 @@ from penstock.core.writer import Draft, Writer
 from penstock.errors import (
     OffsetOutOfRange,
     PenstockError,
+    Stopping,
     StreamFailed,
     StreamGone,
     StreamNotFound,
@@ -483,6 +484,46 @@ class StreamService:
             return rules.annotate(view, name, attributes, now=now, incarnation=incarnation)
 
         return _there(await self.commit(name, decide, incarnation=incarnation))
+
+    async def claim(self, name: str, by: str, seconds: float, *, incarnation: str) -> bool:
+        """Tell whether ``by`` is to do what is to be done once with a stream, by one process at a time.
+
+        The first that asks is, for so many seconds; it may ask again for more. It says that it is done by
+        `annotate`, with None for the attribute `penstock.core.rules.CLAIM`, and in the same commit what became of it.
+
+        Raises:
+            StreamGone: there is no such incarnation.
+        """
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.claim(view, name, by=by, until=now + seconds, now=now, incarnation=incarnation)
+
+        info = _there(await self.commit(name, decide, incarnation=incarnation, durable=False))
+        return bool(info.attributes[rules.CLAIM]["by"] == by)
+
+    async def when(self, name: str, ready: Callable[[StreamInfo], bool], *, incarnation: str) -> StreamInfo:
+        """Wait until a stream's state is as ``ready`` wants it, and return it.
+
+        It is looked at after each change, and every few seconds.
+
+        Raises:
+            StreamGone: the incarnation is gone.
+            Stopping: the service is shutting down.
+        """
+        watch = self._notifier.watch(check_name(name))
+        try:
+            while True:
+                watch.clear()
+                info = await self.info(name, incarnation=incarnation)
+                if ready(info):
+                    return info
+                if self._stopping:
+                    raise Stopping
+                await watch.wait(RECHECK)
+        finally:
+            watch.close()
 
     async def put(
         self,

@@ -14,6 +14,7 @@ from penstock.core.ports import Change, View
 from penstock.errors import (
     ContentTypeMismatch,
     LengthMismatch,
+    NotAnUpload,
     OffsetMismatch,
     PenstockError,
     PreconditionFailed,
@@ -26,6 +27,7 @@ from penstock.errors import (
     StreamGone,
     StreamIsOpen,
     StreamNotFound,
+    WriterEvicted,
 )
 from penstock.model import Producer, ProducerState, StreamInfo, StreamSpec
 
@@ -37,6 +39,8 @@ FAILED = replace(CLOSED, failure="it broke")
 EXPIRED = replace(OPEN, ttl=50)
 DRAFT = StreamInfo(name="s", incarnation="two", created_at=990, modified_at=995, published=False, provisional=True)
 GROWING = replace(DRAFT, published=True)
+UPLOAD = replace(OPEN, upload=True, upload_ttl=100, writer="w")
+HIDDEN = replace(UPLOAD, incarnation="two", published=False)
 LAST = ProducerState(Producer("p", 3, 7), 4)
 
 
@@ -552,7 +556,7 @@ def check_transition(view: View, change: Change, data: bytes) -> None:
         assert after.tail <= after.length
         assert after.tail == after.length or not after.complete
     assert after.failure is None or after.closed
-    assert after.published or after.provisional
+    assert after.published or after.provisional or after.upload
     assert not after.digests or after.complete
     if fresh or before is None:
         assert after.created_at == after.modified_at
@@ -577,6 +581,103 @@ def check_producer(last: ProducerState | None, state: ProducerState, tail: int) 
         assert last is None or new.epoch > last.producer.epoch
     else:
         assert new.sequence == last.producer.sequence + 1
+
+
+class TestUpload:
+    def begin(self, view: View, condition: rules.Condition | None = None) -> StreamInfo:
+        spec = StreamSpec(length=9, owner="ann", key="k", attributes={"a": 1})
+        return result(rules.begin_upload(view, "s", spec, incarnation="two", now=NOW, ttl=60, condition=condition))
+
+    def append(self, view: View, writer: str | None, **options: object) -> StreamInfo:
+        options = {"incarnation": None if view.target is None else view.target.incarnation, **options}
+        return result(rules.append(view, "s", [b"abc"], now=NOW, writer=writer, **options))  # type: ignore[arg-type]
+
+    def take_over(self, view: View, writer: str | None = "x", **options: object) -> StreamInfo:
+        return result(rules.take_over(view, "s", now=NOW, writer=writer, **options))  # type: ignore[arg-type]
+
+    def test_belongs_to_no_process_and_is_shown_where_nothing_was(self) -> None:
+        for current, published in ((None, True), (EXPIRED, True), (CLOSED, False)):
+            info = self.begin(View(None, current))
+            assert (info.published, info.provisional, info.upload, info.upload_ttl) == (published, False, True, 60)
+            assert (info.owner, info.key, info.attributes, info.writer) == ("ann", "k", {"a": 1}, None)
+
+    def test_is_refused_like_a_replacement(self) -> None:
+        with pytest.raises(StreamIsOpen):
+            self.begin(shown(OPEN))
+        with pytest.raises(PreconditionFailed):
+            self.begin(shown(CLOSED), refuse)
+
+    def test_expires_without_progress_until_it_is_complete(self) -> None:
+        assert UPLOAD.deadline == 1050
+        assert replace(UPLOAD, ttl=50).deadline == 1000
+        assert replace(UPLOAD, ttl=200).deadline == 1050
+        assert replace(UPLOAD, expires_at=990).deadline == 990
+        assert self.append(shown(UPLOAD), "w").deadline == NOW + 100
+        assert self.take_over(shown(UPLOAD)).deadline == 1050
+        done = rules.publish(shown(UPLOAD), "s", incarnation="one", now=NOW, digests={}, condition=None, writer="w")
+        assert result(done).deadline is None
+
+    def test_grows_by_its_last_writer_alone(self) -> None:
+        assert self.append(shown(UPLOAD), "w").tail == 8
+        with pytest.raises(StreamBusy):
+            self.append(shown(UPLOAD), None)
+        with pytest.raises(StreamBusy):
+            self.append(shown(UPLOAD), None, close=True)
+        for evicted in (UPLOAD, replace(UPLOAD, writer=None)):
+            with pytest.raises(WriterEvicted):
+                self.append(shown(evicted), "v")
+
+    def test_is_completed_by_its_last_writer_alone(self) -> None:
+        for writer, error in ((None, StreamBusy), ("v", WriterEvicted)):
+            with pytest.raises(error):
+                rules.publish(
+                    View(HIDDEN, CLOSED), "s", incarnation="two", now=NOW, digests={}, condition=None, writer=writer
+                )
+        done = rules.publish(
+            View(HIDDEN, CLOSED), "s", incarnation="two", now=NOW, digests={}, condition=None, writer="w"
+        )
+        info = result(done)
+        assert (info.published, info.complete, info.upload, info.writer) == (True, True, False, None)
+
+    def test_taking_over_changes_who_writes_and_nothing_else(self) -> None:
+        for writer in ("x", None):
+            assert self.take_over(shown(UPLOAD), writer) == replace(UPLOAD, writer=writer)
+        assert self.take_over(View(HIDDEN, CLOSED), incarnation="two", offset=5) == replace(HIDDEN, writer="x")
+
+    def test_taking_over_needs_an_upload_that_goes_on(self) -> None:
+        for view, error in (
+            (EMPTY, StreamNotFound),
+            (shown(replace(UPLOAD, expires_at=NOW)), StreamNotFound),
+            (shown(OPEN), NotAnUpload),
+            (shown(CLOSED), StreamClosed),
+            (shown(FAILED), StreamFailed),
+        ):
+            with pytest.raises(error):
+                self.take_over(view)
+        with pytest.raises(StreamGone):
+            self.take_over(View(None, CLOSED), incarnation="two")
+
+    @pytest.mark.parametrize("offset", [0, 4, 6])
+    def test_taking_over_needs_the_tail(self, offset: int) -> None:
+        with pytest.raises(OffsetMismatch):
+            self.take_over(shown(UPLOAD), offset=offset)
+
+    def test_the_length_is_declared_once(self) -> None:
+        assert self.take_over(shown(UPLOAD), length=5).length == 5
+        known = shown(replace(UPLOAD, length=9))
+        assert self.take_over(known, length=9).length == 9
+        assert self.take_over(known).length == 9
+        for view, length in ((known, 8), (known, 10), (shown(UPLOAD), 4)):
+            with pytest.raises(LengthMismatch):
+                self.take_over(view, length=length)
+
+    def test_annotations_are_no_change_of_the_stream(self) -> None:
+        for info in (OPEN, CLOSED, FAILED, UPLOAD):
+            there = replace(info, attributes={"a": 1, "b": 2})
+            change = rules.annotate(shown(there), "s", {"a": None, "c": [3]}, now=NOW)
+            assert change == Change(replace(info, attributes={"b": 2, "c": [3]}), offset=info.tail)
+        with pytest.raises(StreamNotFound):
+            rules.annotate(EMPTY, "s", {}, now=NOW)
 
 
 @given(st.lists(steps, max_size=40))

@@ -152,8 +152,8 @@ async def test_farewell_can_be_decoded(coding: str) -> None:
         text = b"".join([decoder.decode(data) async for data in connection.body()])
     first, *_ = text.split(b"\n\n")
     assert first == f"data: {noise}".encode()
-    assert text.endswith(b":\n\n")
-    assert not text.removesuffix(b":\n\n").replace(first + b"\n\n", b"")
+    assert text.endswith(b"retry: 1000\n\n")
+    assert not text.removesuffix(b"retry: 1000\n\n").replace(first + b"\n\n", b"")
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -66,7 +66,9 @@ async def test_a_stop_ends_live_streams_properly_and_lets_the_server_go(server: 
             body = connection.body()
             assert await anext(body) == b'data: {"n":1}\n\n'
             process.terminate()
-            assert b"".join([data async for data in body]) == b":\n\n"  # with its last chunk: else this raises
+            assert (
+                b"".join([data async for data in body]) == b"retry: 1000\n\n"
+            )  # with its last chunk: else this raises
         await asyncio.to_thread(process.wait, 20)
     assert notes.read_text().split() == ["closed", "stopping"]
 

@@ -30,8 +30,8 @@ from penstock.toolkit.responses.streaming import (
     StreamedJSON,
     StreamedNDJSON,
     StreamedText,
-    stop_live_responses,
 )
+from penstock.toolkit.responses.under_way import stop_live_responses
 from wire import Answer, Broken, Connection
 
 Make = Callable[[], Response]
@@ -358,7 +358,7 @@ async def test_live_streams_are_ended_properly_when_the_server_stops() -> None:
         body = connection.body()
         assert await anext(body) == b"data: first\n\n"
         stop_live_responses()
-        assert b"".join([data async for data in body]) == b":\n\n"  # the framing is complete
+        assert b"".join([data async for data in body]) == b"retry: 1000\n\n"  # the framing is complete
         await tracked.closed.wait()
     assert tracked.reasons == ["stopping"]
 

@@ -219,10 +219,12 @@ def publish(
     digests: Mapping[str, bytes],
     condition: Condition | None,
     writer: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Change:
     """Complete a replacement or an upload: it is closed and kept, and its name shows it, all in one step.
 
-    The condition is asked again, because what the name shows may have changed while the bytes arrived.
+    The condition is asked again, because what the name shows may have changed while the bytes arrived. ``metadata``
+    takes the place of what was known at the beginning.
     """
     info = view.target
     if info is None or info.expired(now):
@@ -241,7 +243,10 @@ def publish(
             raise StreamIsOpen(name)
     elif condition is not None and not info.published:
         condition(None)
-    return Change(_kept(_grow(info, (), now=now, close=True), digests), offset=info.tail)
+    whole = _grow(info, (), now=now, close=True)
+    if metadata is not None:
+        whole = replace(whole, metadata=metadata)
+    return Change(_kept(whole, digests), offset=info.tail)
 
 
 def put(

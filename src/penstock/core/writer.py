@@ -90,8 +90,14 @@ class Draft(Writer):
         self._condition = condition
         self._published = False
 
-    async def publish(self, digests: Mapping[str, bytes] = _NOTHING) -> StreamInfo:
+    async def publish(
+        self, digests: Mapping[str, bytes] = _NOTHING, *, metadata: Mapping[str, str] | None = None
+    ) -> StreamInfo:
         """Close the stream, make it durable, and let its name show it, in one commit.
+
+        Args:
+            digests: what is known of the whole.
+            metadata: takes the place of what was known at the beginning; None leaves that.
 
         Raises:
             PreconditionFailed: what the name shows does not meet the condition any more.
@@ -107,6 +113,7 @@ class Draft(Writer):
                 now=now,
                 digests=digests,
                 condition=self._condition,
+                metadata=metadata,
             )
 
         result = await self._commit(decide)

@@ -90,7 +90,16 @@ def content_type_of(request: Request, *names: str) -> str:
     Raises:
         RequestError: it is not a media type.
     """
-    value = request.headers.get("content-type", "").strip()
+    return media_type_of(request.headers.get("content-type", ""), *names)
+
+
+def media_type_of(declared: str, *names: str) -> str:
+    """Return a media type as it was declared; for an empty text, what the suffixes of names tell, the first first.
+
+    Raises:
+        RequestError: it is not a media type.
+    """
+    value = declared.strip()
     if not value:
         return next((guess for guess in map(guessed, names) if guess is not None), OCTETS)
     if not _MEDIA_TYPE.fullmatch(value) or len(value) > _MAX_CONTENT_TYPE:

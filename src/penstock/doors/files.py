@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import PAGE, StreamService
-from penstock.doors import downloads, uploads
+from penstock.doors import downloads, forms, uploads
 from penstock.doors.fields import base_of, described, name_in, url_in
 from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner
 from penstock.doors.methods import add_other_methods
@@ -21,7 +21,14 @@ from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
 _COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
-_BODY = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {"requestBody": {"required": True, "content": {"*/*": _BINARY}}}
+_BODY_OR_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {"*/*": _BINARY, forms.MEDIA_TYPE: {"schema": {"type": "object", "additionalProperties": True}}},
+    }
+}
 _REFUSALS = {
     "_400": "The request is wrong",
     "_409": "The stream is being written",
@@ -66,6 +73,14 @@ def files_router(
         answer = await hooks.completed(info, request)
         return _stored(info, url_in(base_of(request, route), info.name), 201 if created else 200, answer)
 
+    async def form(request: Request, prefix: str) -> Response:
+        await hooks.authorized(request, "write", prefix)
+        stored = await forms.receive(service, request, prefix, hooks)
+        answers = [await hooks.completed(file.info, request) for file in stored]
+        told = next((answer for answer in answers if answer is not None), None)
+        base = base_of(request, route)
+        return told or forms.answer(request, stored, lambda name: url_in(base, name))
+
     async def listing(
         request: Request,
         prefix: Annotated[str, Query(description="What the names begin with")] = "",
@@ -89,14 +104,16 @@ def files_router(
     @router.post(
         "/",
         status_code=201,
-        summary="Upload a file under a new name",
-        openapi_extra=_BODY,
+        summary="Upload a file under a new name, or the files of a form",
+        openapi_extra=_BODY_OR_FORM,
         responses={201: json_of("The new stream", STREAM), **problems(**_REFUSALS)},
     )
     async def create(
         request: Request, prefix: Annotated[str, Query(description="What the new name begins with")] = ""
     ) -> Response:
-        """Make the body a new stream, under a name that the server chooses."""
+        """Make the body a new stream under a name that the server chooses; of a form, each file one named like it."""
+        if forms.is_form(request):
+            return await form(request, prefix)
         return await taken(request, check_name(prefix + secrets.token_urlsafe(16)))
 
     add_other_methods(router, "/", _COLLECTION_METHODS)  # before a stream's routes, for which it would have no name

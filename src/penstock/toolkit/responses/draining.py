@@ -10,20 +10,48 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
-from penstock.toolkit.responses.streaming import stop_live_responses
+from penstock.toolkit.responses.under_way import stop_live_responses, stop_responses
+
+DEADLINE = 30.0
+"""Seconds that responses which have an end of their own are given to reach it."""
+
+
+class Draining:
+    """A lifespan that ends responses at SIGTERM and SIGINT; see `draining`."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def __call__(self, _app: object = None) -> AbstractAsyncContextManager[None]:
+        """Handle the signals while an application runs. Whatever else handles them still does."""
+        return _draining(self._deadline)
+
+    def within(self, deadline: float) -> Draining:
+        """Return the same with another deadline, in seconds."""
+        return Draining(deadline)
+
+
+draining = Draining(DEADLINE)
+"""End responses at SIGTERM and SIGINT: ``FastAPI(lifespan=draining)``, or within a lifespan of one's own.
+
+Live ones are ended at once: their readers get a proper end, and come back. Others may go on for 30 seconds, or for as
+long as ``draining.within(seconds)`` says, and are broken off then.
+"""
 
 
 @asynccontextmanager
-async def draining(_app: object = None) -> AsyncIterator[None]:
-    """End live responses at SIGTERM and SIGINT: ``FastAPI(lifespan=draining)``, or within a lifespan of one's own.
+async def _draining(deadline: float) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
 
-    Their readers get a proper end, and come back. Whatever else handles the signals still does.
-    """
-    with on_stop_signals(stop_live_responses):
+    def drain() -> None:
+        stop_live_responses()
+        loop.call_later(deadline, stop_responses)
+
+    with on_stop_signals(drain):
         yield
 
 

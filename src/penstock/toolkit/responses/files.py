@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -29,6 +29,7 @@ from penstock.protocols.dates import parse_date
 from penstock.protocols.digest import format_digests
 from penstock.protocols.disposition import content_disposition
 from penstock.toolkit.problems import RequestError, problem_response
+from penstock.toolkit.responses.docs import Responses, documented_file
 from penstock.toolkit.responses.media_types import guessed
 from penstock.toolkit.responses.representations import (
     Representation,
@@ -50,6 +51,15 @@ _KNOWN_DIGESTS = 1024
 _digests: dict[tuple[Identity, str], bytes] = {}
 
 
+class FileOptions(TypedDict, total=False):
+    """What all responses that serve files take; see `StreamedRanges`."""
+
+    disposition: Literal["attachment", "inline"]
+    headers: Mapping[str, str] | None
+    digest: bool
+    background: BackgroundTask | None
+
+
 class StreamedRanges(Response):
     """A response that serves any `RangeSource` as a file is served.
 
@@ -60,6 +70,7 @@ class StreamedRanges(Response):
     Args:
         source: what to serve; or an async context manager that gives it, entered when the response is sent, and left
             at its end, whatever happens. `FileNotFoundError` and the errors of penstock on entering are answered.
+        status_code: the HTTP status of an answer with the whole.
         content_type: the media type.
         filename: the name to save it under, in Content-Disposition.
         disposition: whether a named one is to be saved (``attachment``) or shown (``inline``).
@@ -71,6 +82,7 @@ class StreamedRanges(Response):
     def __init__(
         self,
         source: Source,
+        status_code: int = 200,
         *,
         content_type: str = OCTETS,
         filename: str | None = None,
@@ -79,7 +91,7 @@ class StreamedRanges(Response):
         digest: bool = False,
         background: BackgroundTask | None = None,
     ) -> None:
-        super().__init__(None, 200, headers, background=background)
+        super().__init__(None, status_code, headers, background=background)
         del self.headers["content-length"]  # a zero that Response made up for want of a body
         self.headers.setdefault("content-type", content_type)
         self.headers.setdefault("x-content-type-options", "nosniff")
@@ -135,7 +147,19 @@ class StreamedRanges(Response):
     def _with_headers(self, response: Response) -> Response:
         """Add the fields of this response, which may have been changed since it was made."""
         with_fields(response, self.raw_headers)
+        if response.status_code == 200:
+            response.status_code = self.status_code
         return response
+
+    @classmethod
+    def docs(cls, media_type: str = OCTETS) -> Responses:
+        """Return what the OpenAPI document should say of this response: for the route's ``responses``.
+
+        ::
+
+            @app.get("/report", response_class=StreamedFile, responses=StreamedFile.docs("application/pdf"))
+        """
+        return documented_file(media_type)
 
     async def _add_digest(self, request: Request, source: RangeSource) -> None:
         algorithm = wanted_digest(request) if self._digest else None
@@ -154,15 +178,22 @@ class StreamedFile(StreamedRanges):
         path: the file. Whatever it names is served: check what comes from a request.
         filename: the name to save it under, in Content-Disposition; without one, there is no such field.
         content_type: the media type; by default what the suffix of ``filename`` or ``path`` tells.
-        options: of `StreamedRanges`.
+        status_code: as of `StreamedRanges`.
+        options: as of `StreamedRanges`.
     """
 
     def __init__(
-        self, path: PathLike, *, filename: str | None = None, content_type: str | None = None, **options: Any
+        self,
+        path: PathLike,
+        status_code: int = 200,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        **options: Unpack[FileOptions],
     ) -> None:
         if content_type is None:
             content_type = _content_type_of(filename, Path(path).name)
-        super().__init__(opened(path), content_type=content_type, filename=filename, **options)
+        super().__init__(opened(path), status_code, content_type=content_type, filename=filename, **options)
         self.path = path
 
 

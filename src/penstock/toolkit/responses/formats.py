@@ -10,15 +10,18 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from penstock.protocols import sse
+from penstock.toolkit.responses.endings import End, StreamEnd
+
+RETRY = 1000
+"""Milliseconds after which the reader of a server that stops comes back."""
 
 
 class Format(Protocol):
     """How items become bytes. One object for each response: it may have a state."""
 
     media_type: str
-    live: (
-        bool  # whether it is for following, without an end: never cached, with a heartbeat, ended when the server stops
-    )
+    live: bool
+    """Whether it is for following, without an end: never cached, with a heartbeat, ended when the server stops."""
 
     def begin(self) -> bytes:
         """Return what comes before the first item; called once, before any item."""
@@ -26,11 +29,19 @@ class Format(Protocol):
     def item(self, item: Any) -> bytes:
         """Return an item."""
 
-    def end(self) -> bytes:
+    def end(self, end: StreamEnd) -> bytes:
         """Return what comes after the last item."""
 
-    def failure(self, error: BaseException) -> bytes:
-        """Return what tells the reader that the rest is missing; nothing where the format has no place for it."""
+    def farewell(self, end: StreamEnd) -> bytes | None:
+        """Return what a stream ends with that is stopped before its end; None where it would look complete."""
+
+    def failure(self, error: Exception, told: object = None) -> bytes:
+        """Return what tells the reader that the rest is missing; nothing where the format has no place for it.
+
+        Args:
+            error: what happened.
+            told: what the application wants to be told, if not what this format tells otherwise.
+        """
 
     def heartbeat(self) -> bytes:
         """Return what keeps the connection busy without meaning anything; nothing where there is no such thing."""
@@ -44,10 +55,13 @@ class _Plain:
     def begin(self) -> bytes:
         return b""
 
-    def end(self) -> bytes:
+    def end(self, end: StreamEnd) -> bytes:
         return b""
 
-    def failure(self, error: BaseException) -> bytes:
+    def farewell(self, end: StreamEnd) -> bytes | None:
+        return None
+
+    def failure(self, error: Exception, told: object = None) -> bytes:
         return b""
 
     def heartbeat(self) -> bytes:
@@ -70,20 +84,38 @@ class NDJSON(_Plain):
 
     Args:
         report: whether a failure is told in a last line, ``{"error": "..."}``.
+        end: whether the last line is ``{"end": {"reason": "complete", "items": 3, "bytes": 45}}`` (`StreamEnd`), so
+            that a reader who has it has all. A function makes another record of that.
+        live: whether it is for following. Then a heartbeat is an empty line, and there is an ``end`` by default: with
+            the reason ``stopping`` when the server stops. Without one, the body is broken off then.
     """
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, *, report: bool = False) -> None:
+    def __init__(self, *, report: bool = False, end: End | None = None, live: bool = False) -> None:
         self._report = report
+        self._end = live if end is None else end
+        self.live = live
 
     def item(self, item: Any) -> bytes:
         """Return a line."""
         return to_json(item) + b"\n"
 
-    def failure(self, error: BaseException) -> bytes:
+    def end(self, end: StreamEnd) -> bytes:
+        """Return the record of the end, if there is to be one."""
+        return b"" if self._end is False else self.item({"end": end} if self._end is True else self._end(end))
+
+    def farewell(self, end: StreamEnd) -> bytes | None:
+        """Return the record of the end, which says that it is none; without one, there is nothing to say it."""
+        return self.end(end) or None
+
+    def failure(self, error: Exception, told: object = None) -> bytes:
         """Return the last line, if failures are to be told."""
-        return to_json({"error": str(error) or type(error).__name__}) + b"\n" if self._report else b""
+        return self.item({"error": _text(error) if told is None else told}) if self._report else b""
+
+    def heartbeat(self) -> bytes:
+        """Return an empty line."""
+        return b"\n" if self.live else b""
 
 
 class JSONArray(_Plain):
@@ -100,7 +132,7 @@ class JSONArray(_Plain):
         self._separator = b","
         return written
 
-    def end(self) -> bytes:
+    def end(self, end: StreamEnd) -> bytes:
         """Close the array, which may be empty."""
         return b"]" if self._separator == b"," else b"[]"
 
@@ -146,10 +178,20 @@ class CSV(_Plain):
 
 
 class Events(_Plain):
-    """Server-sent events. An item is an `Event` of the protocols, FastAPI's ``ServerSentEvent``, text, or JSON."""
+    """Server-sent events. An item is an `Event` of the protocols, FastAPI's ``ServerSentEvent``, text, or JSON.
+
+    Args:
+        end: whether the last event is ``end``, with ``{"reason": "complete", "items": 3, "bytes": 45}`` (`StreamEnd`)
+            as its data, so that its reader knows that it need not come back. A function makes other data of that.
+        retry: milliseconds after which the reader of a server that stops comes back.
+    """
 
     media_type = sse.MEDIA_TYPE
     live = True
+
+    def __init__(self, *, end: End = False, retry: int = RETRY) -> None:
+        self._end = end
+        self._retry = retry
 
     def item(self, item: Any) -> bytes:
         """Return an event."""
@@ -161,13 +203,27 @@ class Events(_Plain):
             return sse.encode(item.data, id=item.id or None, event=item.event, retry=item.retry)
         return sse.encode(to_json(item))
 
-    def failure(self, error: BaseException) -> bytes:
-        """Return the event ``error``, which tells a reader from a cut line."""
-        return sse.encode(to_json({"error": type(error).__name__}), event="error")
+    def end(self, end: StreamEnd) -> bytes:
+        """Return the event ``end``, if there is to be one."""
+        if self._end is False:
+            return b""
+        return sse.encode(to_json(end if self._end is True else self._end(end)), event="end")
+
+    def farewell(self, end: StreamEnd) -> bytes | None:
+        """Tell when to come back, and the event ``end``, if there is to be one, that there may be more."""
+        return sse.encode(retry=self._retry) + self.end(end)
+
+    def failure(self, error: Exception, told: object = None) -> bytes:
+        """Return the event ``error``, by which a reader tells a failure from a cut line."""
+        return sse.encode(to_json({"error": type(error).__name__} if told is None else told), event="error")
 
     def heartbeat(self) -> bytes:
         """Return a comment."""
         return sse.comment()
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _fastapi_event(item: Any) -> bytes:

@@ -32,6 +32,7 @@ class Outlet:
         # Each of these is written by one side only.
         self._produced = 0
         self._taken = 0
+        self._taken_pieces = 0
         self._ended = False
         self._closed = False
         self._wanted = 0  # how many bytes the sender waits for
@@ -87,6 +88,11 @@ class Outlet:
         """Whether there is nothing to take now."""
         return not self._pieces
 
+    @property
+    def taken(self) -> tuple[int, int]:
+        """How many pieces were taken, and how many bytes they had."""
+        return self._taken_pieces, self._taken
+
     async def begun(self, timeout: float | None) -> None:
         """Wait for the first piece, or the end, or for ``timeout`` seconds."""
         await self._wait(1, timeout)
@@ -127,6 +133,7 @@ class Outlet:
     def _take(self) -> bytes:
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
         data = b"".join(pieces)
+        self._taken_pieces += len(pieces)
         self._taken += len(data)
         self._room.set()
         self._room_for_thread.set()

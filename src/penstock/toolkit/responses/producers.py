@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -28,6 +29,9 @@ Encode: TypeAlias = Callable[[Any], bytes]
 THREADS = 64
 """Plain generators that run at once. More wait for their turn, and nobody else does: the pool is theirs alone."""
 
+TURN = 0.005
+"""Seconds that an async generator may run on before others of its event loop have their turn."""
+
 CLOSING = 1.0
 """Seconds that a generator gets to close; one that blocks longer is left to its thread, and reported."""
 
@@ -41,7 +45,7 @@ class Producing:
         work: Coroutine[Any, Any, None]
         self._outlet = outlet
         self._encode = encode
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         if isinstance(items, AsyncIterable):
             self._in_thread, work = False, self._iterate_async(items)
         else:
@@ -59,12 +63,18 @@ class Producing:
     async def _iterate_async(self, items: AsyncIterable[Any]) -> None:
         iterator: AsyncIterator[Any] = aiter(items)
         outlet, encode = self._outlet, self._encode
+        clock = time.monotonic
+        until = clock() + TURN
         try:
             async for item in iterator:
                 if outlet.append(encode(item)):
                     await outlet.room()
                 if outlet.closed:
                     return
+                # A generator that never really awaits would keep everybody else of this event loop waiting.
+                if clock() > until:
+                    await asyncio.sleep(0)
+                    until = clock() + TURN
         finally:
             # In the same task that iterated it, as cancel scopes and context variables in the generator need.
             if isinstance(iterator, AsyncGenerator):

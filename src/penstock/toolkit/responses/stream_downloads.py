@@ -67,6 +67,7 @@ class StreamedStream(Response):
     Args:
         streams: where it is.
         name: its name.
+        status_code: the HTTP status of an answer with the whole.
         follow: whether a stream that is open is followed to its end, instead of ending at its present tail.
         filename: the name to save it under; empty for its own; None for no Content-Disposition.
         disposition: whether a named one is to be saved (``attachment``) or shown (``inline``).
@@ -78,6 +79,7 @@ class StreamedStream(Response):
         self,
         streams: StreamService,
         name: str,
+        status_code: int = 200,
         *,
         follow: bool = False,
         filename: str | None = None,
@@ -85,7 +87,7 @@ class StreamedStream(Response):
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
     ) -> None:
-        super().__init__(None, 200, headers, background=background)
+        super().__init__(None, status_code, headers, background=background)
         self._streams = streams
         self._name = name
         self._manner = Manner(follow, filename, disposition)
@@ -99,6 +101,8 @@ class StreamedStream(Response):
             response = problem_response(error)
         else:
             with_fields(response, self.raw_headers)
+            if response.status_code == 200:
+                response.status_code = self.status_code
         await response(scope, receive, send)
         if self.background is not None:
             await self.background()

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
+from penstock.errors import Stopping
 from penstock.model import Buffer
+from penstock.toolkit.responses.under_way import UnderWay
 
 
 class BodyAborted(Exception):
@@ -26,7 +28,8 @@ class StreamedBody(Response):
     """A response whose body comes from an async generator.
 
     The generator is closed whatever happens: at its end, when the client goes away (also while it waits), when the
-    request is cancelled. What it raises breaks the body off (`BodyAborted`).
+    request is cancelled. What it raises breaks the body off (`BodyAborted`), and so does a server that cannot wait for
+    its end any longer.
 
     Args:
         body: yields the bytes, in buffers of any size. Memory views are sent as they are, without a copy.
@@ -49,13 +52,15 @@ class StreamedBody(Response):
             del self.headers["content-length"]
         self._body = body
         self._release = release
+        self._under_way = UnderWay(live=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] == "HEAD" or await self._send_while_connected(receive, send):
-                await send({"type": "http.response.body", "body": b""})
+            with self._under_way.noted():
+                if scope["method"] == "HEAD" or await self._send_while_connected(receive, send):
+                    await send({"type": "http.response.body", "body": b""})
         finally:
             await uninterrupted(self._body.aclose())
             if self._release is not None:
@@ -65,16 +70,20 @@ class StreamedBody(Response):
         """Send the body, and tell whether its end was reached; the client's leaving ends it at once."""
         sender = asyncio.create_task(self._send_body(send))
         listener = asyncio.create_task(disconnected(receive))
+        stopped = asyncio.create_task(self._under_way.stopped())
+        tasks = (sender, listener, stopped)
         try:
-            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-            if not sender.done():
-                return False
-            sender.result()
-            return True
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done():
+                sender.result()
+                return True
+            if stopped.done() and not listener.done():
+                await break_off(send, Stopping())
+            return False
         finally:
-            for task in (sender, listener):
+            for task in tasks:
                 task.cancel()
-            for task in (sender, listener):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
 

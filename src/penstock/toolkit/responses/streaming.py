@@ -12,36 +12,41 @@ What all of them do:
 - Items that come fast are sent together; one that comes alone is sent at once, or after ``latency``.
 - A plain generator runs in one thread, from its first item to its last. A slow client holds any generator back.
 - Whatever happens, the generator is closed: at its end, when the client goes, when the server stops.
-- A failure after the first byte breaks the body off (`BodyAborted`), so that no client takes it for complete; formats
-  that have a place for it tell it there, too.
+- A failure after the first byte is logged, told to ``on_error``, and breaks the body off (`BodyAborted`), so that no
+  client takes it for complete; formats that have a place for it tell it there, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
-from weakref import WeakSet
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
+from penstock.errors import Stopping
 from penstock.toolkit.responses.compression import TINY, Compression
-from penstock.toolkit.responses.formats import CSV, NDJSON, Events, Format, JSONArray, Raw
+from penstock.toolkit.responses.docs import Shape, documented
+from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, called
+from penstock.toolkit.responses.endpoints import unwrapped
+from penstock.toolkit.responses.file_objects import FileObject, is_file_object, pieces_of
+from penstock.toolkit.responses.formats import CSV, NDJSON, RETRY, Events, Format, JSONArray, Raw
 from penstock.toolkit.responses.outlet import Outlet
 from penstock.toolkit.responses.producers import Items, Producing
 from penstock.toolkit.responses.streamed_body import break_off, disconnected
+from penstock.toolkit.responses.under_way import UnderWay
 
 logger = logging.getLogger("penstock")
 
-Reason: TypeAlias = Literal["complete", "failed", "disconnected", "stopping"]
-"""How a stream came to its end."""
+Content: TypeAlias = Items | FileObject
+"""An async or a plain iterable; or an open file, which is sent from where it stands, in large pieces, and closed."""
 
-OnClose: TypeAlias = Callable[[Reason], Awaitable[None] | None]
+OCTETS = "application/octet-stream"
 
 LATENCY = 0.005
 """Seconds that an item may wait for others to be sent with it."""
@@ -52,55 +57,94 @@ HEARTBEAT = 15.0
 PATIENCE = 1.0
 """Seconds that a live stream waits for its first item before it sends the status."""
 
-_live: WeakSet[Streamed] = WeakSet()
+
+class Options(TypedDict, total=False):
+    """What all streamed responses take; see `Streamed`."""
+
+    headers: Mapping[str, str] | None
+    background: BackgroundTask | None
+    latency: float
+    heartbeat: float
+    patience: float
+    on_close: OnClose | None
+    on_error: OnError | None
+    compress: bool
 
 
 class Streamed(Response):
     """A response whose body is a generator's items in some format.
 
+    As ``response_class`` of a route, it also takes the items of a handler with ``yield``.
+
     Args:
-        items: an async or a plain iterable. A plain one is iterated in a thread.
+        content: an async or a plain iterable. A plain one is iterated in a thread.
         form: how items become bytes.
         status_code: the HTTP status.
         headers: fields for the answer.
+        background: run after the response, unless that failed.
         latency: seconds that an item may wait for others to be sent with it; 0 sends what is there at once.
         heartbeat: seconds of silence after which a live format sends a heartbeat.
         patience: seconds that a live format waits for the first item before it sends the status all the same, so that
             its reader knows that it is connected. Others wait as long as it takes.
         on_close: is told how the stream ended, after its generator was closed.
+        on_error: is given what the generator raised after its first item, when an answer can no longer tell it. What it
+            returns, if not None, is told to the reader where the format has a place for that.
         compress: whether it is compressed for clients that accept that; see `Compression`.
     """
 
+    shape: ClassVar[Shape] = "bytes"
+    """What the OpenAPI document can say of the items."""
+
     def __init__(
         self,
-        items: Items,
+        content: Items,
         form: Format,
-        *,
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
+        *,
         latency: float = LATENCY,
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
         on_close: OnClose | None = None,
+        on_error: OnError | None = None,
         compress: bool = False,
     ) -> None:
-        super().__init__(None, status_code, {"content-type": form.media_type, **_live_fields(form), **(headers or {})})
+        fields = {"content-type": form.media_type, **_live_fields(form), **(headers or {})}
+        super().__init__(None, status_code, fields, background=background)
         if "content-length" not in {name.lower() for name in headers or {}}:
             del self.headers["content-length"]  # of the body that a Response would have
-        self._items = items
+        self._items: Items = unwrapped(content)
         self._form = form
         self._head = form.begin()
         self._latency = latency
         self._heartbeat = heartbeat if form.live else None
         self._patience = patience if form.live else None
         self._on_close = on_close
+        self._on_error = on_error
         self._compression = Compression() if compress else None
-        self._stop = asyncio.Event()
+        self._under_way = UnderWay(live=form.live)
         self._started = False
+
+    @classmethod
+    def docs(cls, item: Any = None, *, description: str = "The items, as they come", status: int = 200) -> Any:
+        """Return what the OpenAPI document should say of this response: for the route's ``responses``.
+
+        ::
+
+            @app.get("/rows", response_class=StreamedNDJSON, responses=StreamedNDJSON.docs(Row))
+
+        Args:
+            item: the type of an item: a model, a dataclass, whatever pydantic knows. One that ends with a record of
+                its own has a union: ``Row | Summary``.
+            description: in words.
+            status: the HTTP status.
+        """
+        return documented(cls.media_type or OCTETS, cls.shape, item, description, status)
 
     def stop(self) -> None:
         """End the response as when the server stops: its reader comes back."""
-        self._stop.set()
+        self._under_way.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -109,21 +153,22 @@ class Streamed(Response):
         reason: Reason = "disconnected"
         if self._compression is not None:
             send = self._compression.around(scope, send)
-        if self._form.live:
-            _live.add(self)
         try:
-            reason = await self._respond(scope, receive, send, outlet, producing)
-        except Exception:
-            reason = "failed"
+            with self._under_way.noted():
+                reason = await self._respond(scope, receive, send, outlet, producing)
+        except Exception as error:
+            reason = "stopping" if isinstance(error.__cause__, Stopping) else "failed"
             raise
         finally:
             await uninterrupted(self._close(producing, reason))
+        if self.background is not None:
+            await self.background()
 
     async def _respond(
         self, scope: Scope, receive: Receive, send: Send, outlet: Outlet, producing: Producing
     ) -> Reason:
         gone = asyncio.create_task(disconnected(receive))
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped = asyncio.create_task(self._under_way.stopped())
         sender = asyncio.create_task(self._send(scope, send, outlet, producing))
         try:
             await asyncio.wait({sender, gone, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,7 +180,7 @@ class Streamed(Response):
             sender.cancel()
             with suppress(asyncio.CancelledError):
                 await sender
-            await self._say_farewell(send)
+            await self._say_farewell(send, outlet)
             return "stopping"
         finally:
             for task in (sender, gone, stopped):
@@ -159,38 +204,48 @@ class Streamed(Response):
             await send({"type": "http.response.body", "body": body, "more_body": True})
             # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
             await asyncio.sleep(0)
-        error = producing.error
-        if error is not None:
-            logger.warning("A streamed response failed after its first bytes: %r", error)
-            await send({"type": "http.response.body", "body": self._form.failure(error), "more_body": True})
-            await break_off(send, error)
-        await send({"type": "http.response.body", "body": head + self._form.end()})
+        if producing.error is not None:
+            await self._fail(scope, send, outlet, producing.error)
+        await send({"type": "http.response.body", "body": head + self._form.end(_ended("complete", outlet))})
 
     async def _start(self, send: Send) -> None:
         self._started = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def _say_farewell(self, send: Send) -> None:
-        """End a live body properly: its reader knows that more may come, and comes back."""
+    async def _fail(self, scope: Scope, send: Send, outlet: Outlet, error: Exception) -> None:
+        """Tell of a failure whoever can be told, and break the body off."""
+        items, size = outlet.taken
+        path = scope.get("root_path", "") + scope["path"]
+        facts = {"method": scope["method"], "path": path, "items": items, "bytes": size}
+        # The traceback is logged by the server, to which the error goes on.
+        text = "%s %s: the streamed response failed after %d items (%d bytes): %r"
+        logger.error(text, scope["method"], path, items, size, error, extra=facts)
+        told: object = None
+        if self._on_error is not None:
+            try:
+                told = await called(self._on_error, error)
+            except Exception:
+                logger.exception("The hook on_error failed")
+        await send({"type": "http.response.body", "body": self._form.failure(error, told), "more_body": True})
+        await break_off(send, error)
+
+    async def _say_farewell(self, send: Send, outlet: Outlet) -> None:
+        """End a body that is stopped: properly where its reader can see that there may be more."""
+        farewell = self._form.farewell(_ended("stopping", outlet))
+        if farewell is None:
+            await break_off(send, Stopping())
         if not self._started:
             await self._start(send)
-        await send({"type": "http.response.body", "body": self._form.heartbeat()})
+        await send({"type": "http.response.body", "body": farewell})
 
     async def _close(self, producing: Producing, reason: Reason) -> None:
-        _live.discard(self)
         await producing.close()
         if self._on_close is not None:
-            if inspect.iscoroutinefunction(self._on_close):
-                await self._on_close(reason)
-            else:
-                # Not in anyio's threads: those of a worker that granian stops keep its process from exiting.
-                await asyncio.to_thread(self._on_close, reason)
+            await called(self._on_close, reason)
 
 
-def stop_live_responses() -> None:
-    """End the live responses of this process, so that the server, which waits for its connections, can go."""
-    for response in list(_live):
-        response.stop()
+def _ended(reason: Literal["complete", "stopping"], outlet: Outlet) -> StreamEnd:
+    return StreamEnd(reason, *outlet.taken)
 
 
 def _live_fields(form: Format) -> dict[str, str]:
@@ -205,39 +260,64 @@ def _live_fields(form: Format) -> dict[str, str]:
 
 
 class StreamedText(Streamed):
-    """Text as it is produced, in UTF-8."""
+    """Text as it is produced, in UTF-8: from an iterable, or from an open file."""
 
     media_type = "text/plain"
 
-    def __init__(self, items: Items, *, media_type: str = "text/plain; charset=utf-8", **options: Any) -> None:
-        super().__init__(items, Raw(media_type), **options)
+    def __init__(
+        self,
+        content: Content,
+        status_code: int = 200,
+        *,
+        media_type: str = "text/plain; charset=utf-8",
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(_produced(content), Raw(media_type), status_code, **options)
 
 
 class StreamedBytes(Streamed):
-    """Bytes as they are produced."""
+    """Bytes as they are produced: from an iterable, or from an open file."""
 
-    media_type = "application/octet-stream"
+    media_type = OCTETS
 
-    def __init__(self, items: Items, *, media_type: str = "application/octet-stream", **options: Any) -> None:
-        super().__init__(items, Raw(media_type), **options)
+    def __init__(
+        self,
+        content: Content,
+        status_code: int = 200,
+        *,
+        media_type: str = OCTETS,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(_produced(content), Raw(media_type), status_code, **options)
 
 
 class StreamedNDJSON(Streamed):
-    """One JSON text a line; see `NDJSON`."""
+    """One JSON text a line; see `NDJSON` for ``report``, ``end`` and ``live``."""
 
     media_type = NDJSON.media_type
+    shape = "items"
 
-    def __init__(self, items: Items, *, report: bool = False, **options: Any) -> None:
-        super().__init__(items, NDJSON(report=report), **options)
+    def __init__(
+        self,
+        content: Items,
+        status_code: int = 200,
+        *,
+        report: bool = False,
+        end: End | None = None,
+        live: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(content, NDJSON(report=report, end=end, live=live), status_code, **options)
 
 
 class StreamedJSON(Streamed):
     """One JSON array, its items as they are produced."""
 
     media_type = JSONArray.media_type
+    shape = "array"
 
-    def __init__(self, items: Items, **options: Any) -> None:
-        super().__init__(items, JSONArray(), **options)
+    def __init__(self, content: Items, status_code: int = 200, **options: Unpack[Options]) -> None:
+        super().__init__(content, JSONArray(), status_code, **options)
 
 
 class StreamedCSV(Streamed):
@@ -245,14 +325,38 @@ class StreamedCSV(Streamed):
 
     media_type = "text/csv"
 
-    def __init__(self, items: Items, *, columns: Iterable[str] | None = None, **options: Any) -> None:
-        super().__init__(items, CSV(columns), **options)
+    def __init__(
+        self,
+        content: Items,
+        status_code: int = 200,
+        *,
+        columns: Iterable[str] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(content, CSV(columns), status_code, **options)
 
 
 class StreamedEvents(Streamed):
-    """Server-sent events; see `Events`. A heartbeat keeps the connection, and a stopping server ends it."""
+    """Server-sent events; see `Events` for ``end`` and ``retry``.
+
+    A heartbeat keeps the connection, and a stopping server ends it. A handler that can resume takes the reader's last
+    event id as a parameter, ``last_event_id: Annotated[str | None, Header()] = None``.
+    """
 
     media_type = Events.media_type
+    shape = "events"
 
-    def __init__(self, items: Items, **options: Any) -> None:
-        super().__init__(items, Events(), **options)
+    def __init__(
+        self,
+        content: Items,
+        status_code: int = 200,
+        *,
+        end: End = False,
+        retry: int = RETRY,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(content, Events(end=end, retry=retry), status_code, **options)
+
+
+def _produced(content: Any) -> Items:
+    return pieces_of(content) if is_file_object(content) else content

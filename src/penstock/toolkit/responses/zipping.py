@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, 
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
 from itertools import groupby
-from typing import Any, cast
+from typing import Unpack, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,7 +27,7 @@ from starlette.responses import Response
 from penstock.model import Buffer
 from penstock.protocols.archive import ArchiveWriter, Member, Written, archive_end
 from penstock.toolkit.responses.ahead import in_pool, read_ahead
-from penstock.toolkit.responses.files import StreamedRanges
+from penstock.toolkit.responses.files import FileOptions, StreamedRanges
 from penstock.toolkit.responses.members import Entry, Planned, ZipEntry, ZipFolder, check_distinct, plan, plan_all
 from penstock.toolkit.responses.outlet import Outlet
 from penstock.toolkit.responses.producers import Items, Producing
@@ -61,6 +61,7 @@ class StreamedZip(StreamedRanges):
 
     Args:
         entries: what goes into it, in that order; see `Entry`, and `ZipEntry` for more about one.
+        status_code: as of `StreamedRanges`.
         filename: the name to save it under.
         deflate: whether its files are compressed, but for those that are already.
         level: how hard that tries, from 1 (fast) to 9 (small).
@@ -70,15 +71,16 @@ class StreamedZip(StreamedRanges):
     def __init__(
         self,
         entries: Iterable[Entry] | AsyncIterable[Entry],
+        status_code: int = 200,
         *,
         filename: str = "archive.zip",
         deflate: bool = False,
         level: int = LEVEL,
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> None:
         if isinstance(entries, (str, bytes, os.PathLike)):
             raise TypeError("An archive needs a list of entries; for a folder's content, a ZipFolder.")
-        super().__init__(_NOTHING, content_type="application/zip", filename=filename, **options)
+        super().__init__(_NOTHING, status_code, content_type="application/zip", filename=filename, **options)
         self._entries = entries
         self._deflate = deflate
         self._level = level

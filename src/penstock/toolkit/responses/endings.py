@@ -1,0 +1,45 @@
+"""How a streamed response ends, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Reason: TypeAlias = Literal["complete", "failed", "disconnected", "stopping"]
+"""How a stream came to its end: with its last item; by an error; its client went; the server stops."""
+
+OnClose: TypeAlias = Callable[[Reason], Awaitable[None] | None]
+
+OnError: TypeAlias = Callable[[Exception], Awaitable[object] | object]
+"""Is given what broke a stream off after its first bytes. What it returns, if not None, is what the reader is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """What the last record of a stream tells, where it has one.
+
+    Attributes:
+        reason: ``complete``: these were all items. ``stopping``: the server stops, and there may be more.
+        items: how many items were sent.
+        bytes: how many bytes they were, before compression.
+    """
+
+    reason: Literal["complete", "stopping"]
+    items: int
+    bytes: int
+
+
+End: TypeAlias = bool | Callable[[StreamEnd], Any]
+"""Whether a stream ends with a record of its own that says so; or what makes that record."""
+
+
+async def called(function: Callable[..., Awaitable[Any] | Any], argument: object) -> Any:
+    """Call a hook of the application: a plain function in a thread, so that it may block."""
+    if inspect.iscoroutinefunction(function):
+        return await function(argument)
+    # Not in anyio's threads: those of a worker that granian stops keep its process from exiting.
+    result = await asyncio.to_thread(function, argument)
+    return await result if inspect.isawaitable(result) else result

@@ -44,7 +44,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from penstock.model import Buffer, ProducerState, StreamInfo, Usage
 
@@ -182,6 +182,24 @@ class Store(Protocol):
 
     async def tidy(self) -> None:
         """Do the chores that can wait: space of what was deleted, what other instances that ended left behind."""
+
+
+@runtime_checkable
+class JoiningStore(Store, Protocol):
+    """An ability that a store may have: to append the bytes of other streams without handing them out."""
+
+    async def join(self, name: str, decide: Decide, parts: Sequence[StreamInfo], *, incarnation: str) -> Change:
+        """Decide on a change as a durable `commit` does; instead of data, it appends the bytes of ``parts``, in order.
+
+        Args:
+            name: the stream's name.
+            decide: see `commit`; the tail of the state that it returns counts the bytes of the parts.
+            parts: closed streams, published or not; one may be there several times.
+            incarnation: the target, which is there, and empty.
+
+        Raises:
+            StreamGone: one of the parts is gone; nothing was changed.
+        """
 
 
 class Watch(Protocol):

@@ -137,10 +137,15 @@ def begin_upload(
     now: float,
     ttl: float | None,
     condition: Condition | None,
+    shown: bool = True,
 ) -> Change:
-    """A stream that is written by one request after another, and outlives each of them; otherwise as a replacement."""
+    """A stream that is written by one request after another, and outlives each of them; otherwise as a replacement.
+
+    One that is not to be ``shown`` is a part, to be joined with others: its name never shows it.
+    """
     begun = _begun(view, name, spec, incarnation, now, condition)
-    return Change(replace(begun, provisional=False, upload=True, upload_ttl=ttl))
+    published = begun.published and shown
+    return Change(replace(begun, published=published, provisional=False, upload=True, upload_ttl=ttl))
 
 
 def take_over(
@@ -220,20 +225,18 @@ def publish(
     condition: Condition | None,
     writer: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    joined: int | None = None,
 ) -> Change:
     """Complete a replacement or an upload: it is closed and kept, and its name shows it, all in one step.
 
     The condition is asked again, because what the name shows may have changed while the bytes arrived. ``metadata``
-    takes the place of what was known at the beginning.
+    takes the place of what was known at the beginning. With ``joined``, an upload that is empty gets that many bytes of
+    its parts in the same step.
     """
-    info = view.target
-    if info is None or info.expired(now):
-        raise StreamGone(name, incarnation)
-    if info.failure is not None:
-        raise StreamFailed(name, info.tail, info.failure)
-    if info.closed:
-        raise StreamClosed(name, info.tail)
-    if info.upload:
+    info = _unfinished(view, name, incarnation, now)
+    if joined is not None and info.tail:
+        raise OffsetMismatch(name, 0, info.tail)
+    if joined is None and info.upload:
         _check_writer(info, writer)
     current = living(view.current, now)
     if current is not None and current.incarnation != incarnation:
@@ -243,10 +246,17 @@ def publish(
             raise StreamIsOpen(name)
     elif condition is not None and not info.published:
         condition(None)
-    whole = _grow(info, (), now=now, close=True)
+    whole = _grow(info, joined or 0, now=now, close=True)
     if metadata is not None:
         whole = replace(whole, metadata=metadata)
-    return Change(_kept(whole, digests), offset=info.tail)
+    return Change(_kept(whole, digests), offset=whole.tail)
+
+
+def complete_part(view: View, name: str, *, incarnation: str, now: float, writer: str | None) -> Change:
+    """End a part of an upload: it is closed, but goes on to be hidden, and to expire as uploads do."""
+    info = _unfinished(view, name, incarnation, now)
+    _check_writer(info, writer)
+    return Change(replace(_grow(info, 0, now=now, close=True), writer=None), offset=info.tail)
 
 
 def put(
@@ -261,7 +271,7 @@ def put(
     condition: Condition | None,
 ) -> Change:
     """A whole small stream in one step: what `begin_replacement`, appends and `publish` come to."""
-    whole = _grow(_begun(view, name, spec, incarnation, now, condition), data, now=now, close=True)
+    whole = _grow(_begun(view, name, spec, incarnation, now, condition), size_of(data), now=now, close=True)
     return Change(_kept(whole, digests), data=data, offset=whole.tail)
 
 
@@ -330,6 +340,18 @@ def _present(view: View, name: str, now: float, incarnation: str | None) -> Stre
     return info
 
 
+def _unfinished(view: View, name: str, incarnation: str, now: float) -> StreamInfo:
+    """The replacement or upload that is to be completed."""
+    info = view.target
+    if info is None or info.expired(now):
+        raise StreamGone(name, incarnation)
+    if info.failure is not None:
+        raise StreamFailed(name, info.tail, info.failure)
+    if info.closed:
+        raise StreamClosed(name, info.tail)
+    return info
+
+
 def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInfo:
     return StreamInfo(
         name=name,
@@ -347,9 +369,9 @@ def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInf
     )
 
 
-def _grow(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool) -> StreamInfo:
+def _grow(info: StreamInfo, size: int, *, now: float, close: bool) -> StreamInfo:
     """The one place where a tail moves."""
-    tail = info.tail + size_of(data)
+    tail = info.tail + size
     if info.length is not None and (tail > info.length or (close and tail < info.length)):
         raise LengthMismatch(info.name, info.length, tail)
     return replace(info, tail=tail, closed=close, modified_at=_later(info, now))
@@ -357,7 +379,7 @@ def _grow(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool) 
 
 def _grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:
     """Bytes, close and producer in one change."""
-    grown = _grow(info, data, now=now, close=close)
+    grown = _grow(info, size_of(data), now=now, close=close)
     state = None if producer is None else ProducerState(producer, grown.tail)
     return Change(grown, data=data, producer=state, offset=grown.tail)
 

@@ -13,10 +13,10 @@ from typing import Any, Self
 from penstock.core import rules
 from penstock.core.digests import digest_of
 from penstock.core.follow import RECHECK, follow
-from penstock.core.ports import Change, Clock, Decide, Notifier, Reader, Store, View
+from penstock.core.ports import Change, Clock, Decide, JoiningStore, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
-from penstock.core.uploads import Upload, until_evicted
+from penstock.core.uploads import Upload, copy, until_evicted
 from penstock.core.writer import Draft, Writer
 from penstock.errors import (
     OffsetOutOfRange,
@@ -388,6 +388,7 @@ class StreamService:
         *,
         ttl: float | None = None,
         condition: Condition | None = None,
+        shown: bool = True,
     ) -> StreamInfo:
         """Create an upload: a stream that is written by one request after another, with `upload`, until it is complete.
 
@@ -399,6 +400,7 @@ class StreamService:
             spec: what is to be said about it; also who owns it, and by which key it is found.
             ttl: seconds without progress after which it expires while it is not complete.
             condition: see `replace`; it is to be given again at the end.
+            shown: False for a part of another upload, which its name never shows: see `join`.
 
         Raises:
             StreamIsOpen: the name shows a stream that is still being written.
@@ -407,7 +409,9 @@ class StreamService:
         spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
 
         def decide(view: View) -> Change:
-            return rules.begin_upload(view, name, spec, incarnation=incarnation, now=now, ttl=ttl, condition=condition)
+            return rules.begin_upload(
+                view, name, spec, incarnation=incarnation, now=now, ttl=ttl, condition=condition, shown=shown
+            )
 
         return _there(await self.commit(name, decide, incarnation=incarnation))
 
@@ -474,6 +478,34 @@ class StreamService:
             )
 
         return _there(await self.commit(info.name, decide, incarnation=info.incarnation, durable=writer is None))
+
+    async def join(self, info: StreamInfo, parts: Sequence[StreamInfo]) -> StreamInfo:
+        """Complete an upload that has no bytes of its own with those of other streams, one after another.
+
+        Where the store can, the bytes are not moved through this process, and are there in one commit with the close.
+
+        Args:
+            info: the upload.
+            parts: closed streams, shown by their names or not. They stay.
+
+        Raises:
+            StreamGone: the upload or one of the parts is gone.
+            StreamClosed: the upload is complete.
+            LengthMismatch: the upload was declared to have another length.
+        """
+        if not isinstance(self._store, JoiningStore):
+            return await copy(self, info, parts)
+        now, size = self.now(), sum(part.tail for part in parts)
+
+        def decide(view: View) -> Change:
+            return rules.publish(
+                view, info.name, incarnation=info.incarnation, now=now, digests={}, condition=None, joined=size
+            )
+
+        try:
+            return _there(await self._store.join(info.name, decide, parts, incarnation=info.incarnation))
+        finally:
+            self._notifier.notify(info.name)
 
     async def annotate(self, name: str, attributes: Mapping[str, Any], *, incarnation: str | None = None) -> StreamInfo:
         """Set attributes of a stream, durably; those that are None are removed. See `StreamInfo.attributes`."""

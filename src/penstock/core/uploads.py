@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,35 @@ class Upload(Writer):
             )
 
         return await self._commit(decide)
+
+    async def complete_part(self) -> StreamInfo:
+        """Close the upload, and make it durable, where it is a part of another: its name goes on not to show it.
+
+        Raises:
+            LengthMismatch: it is shorter than declared.
+        """
+        self.completing = True
+        info, now = self._info, self._service.now()
+
+        def decide(view: View) -> Change:
+            return rules.complete_part(view, info.name, incarnation=info.incarnation, now=now, writer=self._writer)
+
+        return await self._commit(decide)
+
+
+async def copy(service: StreamService, info: StreamInfo, parts: Sequence[StreamInfo]) -> StreamInfo:
+    """Complete an upload by reading its parts and appending what they hold, from where that was left off before."""
+    async with service.upload(info.name, incarnation=info.incarnation, offset=info.tail) as upload:
+        start = 0
+        for part in parts:
+            offset = max(info.tail - start, 0)
+            start += part.tail
+            with await service.open(part.name, incarnation=part.incarnation) as reader:
+                while offset < part.tail:
+                    data = await reader.read(offset, part.tail)
+                    await upload.write([data])
+                    offset += len(data)
+        return await upload.complete()
 
 
 @asynccontextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from penstock.core.ports import Change, View
-from penstock.errors import PenstockError, StorageFailed
+from penstock.errors import PenstockError, StorageFailed, StreamGone
 from penstock.model import StreamInfo
 from penstock.stores.local.batch import Applied, Batch, Commit, Filed, Moved
 from penstock.stores.local.blobs import Blob
@@ -59,6 +61,48 @@ class Filing:
                     if not isinstance(error, StorageFailed):  # of which it is not certain that nothing was committed
                         self._undo(blob, incarnation)
                     raise
+
+    def join(self, commit: Commit, parts: Sequence[StreamInfo]) -> Applied:
+        """Append the bytes of closed streams to one that is there, and commit. Blocking.
+
+        The system copies from file to file, or shares the blocks where the file system can.
+
+        Raises:
+            StreamGone: one of the parts is gone.
+        """
+        incarnation, size = commit.incarnation or "", sum(part.tail for part in parts)
+        with self._unsettled.touching(incarnation), self._engine.blobs.locked(incarnation) as blob:
+            view, _ = self._look(commit)
+            try:
+                commit.decide(view)  # before the work is done; it is asked again at its end
+                offset = 0
+                for part in parts:
+                    self._copy(blob, offset, part)
+                    offset += part.tail
+                if self._engine.fsync:
+                    blob.sync(folders=True)
+                return self._submit(replace(commit, filed=Filed(incarnation, 0, size, synced=True)))
+            except PenstockError as error:
+                if not isinstance(error, StorageFailed):  # of which it is not certain that nothing was committed
+                    self._undo(blob, incarnation)
+                raise
+
+    def _copy(self, blob: Blob, offset: int, part: StreamInfo) -> None:
+        catalog = self._engine.catalog()
+        with catalog.snapshot():
+            head = catalog.head(part.name, part.incarnation)
+            if head is None or not head.info.closed:
+                raise StreamGone(part.name, part.incarnation)
+            loose = [data for _, data in catalog.chunks(head.key, head.filed, head.info.tail)]
+            source = self._engine.blobs.open(part.incarnation) if head.filed else -1
+        with translated():
+            try:
+                if head.filed:
+                    blob.copy(offset, source, head.filed)
+            finally:
+                if source >= 0:
+                    os.close(source)
+            blob.write(offset + head.filed, loose)
 
     def fold(self, name: str, incarnation: str) -> None:
         """Move a stream's bytes from the catalog to its file: an append of nothing that goes through the file."""

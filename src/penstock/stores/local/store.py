@@ -124,6 +124,12 @@ class LocalStore:
                 return (await uninterrupted(self._filing.through_catalog(commit, size))).change
         return (await uninterrupted(self._engine.write(self._filing.through_file, commit))).change
 
+    async def join(self, name: str, decide: Decide, parts: Sequence[StreamInfo], *, incarnation: str) -> Change:
+        """See `JoiningStore.join`."""
+        self._engine.check_started()
+        commit = Commit(name, decide, incarnation, None, self._engine.fsync)
+        return (await uninterrupted(self._engine.write(self._filing.join, commit, parts))).change
+
     async def tidy(self) -> None:
         """See `Store.tidy`."""
         await uninterrupted(self._engine.write(recover, self._engine))

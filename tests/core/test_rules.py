@@ -607,6 +607,16 @@ class TestUpload:
         with pytest.raises(PreconditionFailed):
             self.begin(shown(CLOSED), refuse)
 
+    def test_holds_its_name_for_nobody(self) -> None:
+        asked: list[StreamInfo | None] = []
+        assert not self.begin(shown(UPLOAD), asked.append).published
+        other = replace(HIDDEN, length=None)
+        change = rules.publish(
+            View(other, UPLOAD), "s", incarnation="two", now=NOW, digests={}, condition=asked.append, writer="w"
+        )
+        assert result(change).published
+        assert asked == [None, None]
+
     def test_expires_without_progress_until_it_is_complete(self) -> None:
         assert UPLOAD.deadline == 1050
         assert replace(UPLOAD, ttl=50).deadline == 1000

@@ -202,14 +202,39 @@ async def test_an_upload_grows_by_its_own_writers_alone(streams: Streams) -> Non
             await streams.append("s", [b"x"])
         with pytest.raises(StreamBusy):
             await streams.close("s")
-        with pytest.raises(StreamIsOpen):
-            await streams.begin_upload("s")
         await streams.create("live")
+        with pytest.raises(StreamIsOpen):
+            await streams.begin_upload("live")
         with pytest.raises(NotAnUpload):
             await streams.resume("live")
         with pytest.raises(NotAnUpload):
             async with streams.upload("live", offset=0):
                 pass
+
+
+async def test_an_upload_that_was_left_holds_its_name_for_nobody(streams: Streams) -> None:
+    def none_yet(info: StreamInfo | None) -> None:
+        if info is not None:
+            raise PreconditionFailed("s")
+
+    async with streams:
+        left = await streams.begin_upload("s")
+        again = await streams.begin_upload("s", condition=none_yet)
+        assert (left.published, again.published) == (True, False)
+        async with writing(streams, "s", 0) as first:
+            async with streams.upload("s", incarnation=again.incarnation, offset=0) as second:
+                await second.write([b"two"])
+                await second.complete(condition=none_yet)
+            with pytest.raises(StreamGone):
+                await first
+        assert await content(streams, "s") == b"two"
+
+        await streams.delete("s")
+        left = await streams.begin_upload("s")
+        await streams.put("s", [b"three"], condition=none_yet)
+        with pytest.raises(StreamGone):
+            await streams.resume("s", incarnation=left.incarnation)
+        assert await content(streams, "s") == b"three"
 
 
 async def test_an_upload_is_found_by_its_key_and_counted(streams: Streams) -> None:

@@ -240,10 +240,7 @@ def publish(
         _check_writer(info, writer)
     current = living(view.current, now)
     if current is not None and current.incarnation != incarnation:
-        if condition is not None:
-            condition(current)
-        if not current.closed:
-            raise StreamIsOpen(name)
+        _check_replaceable(current, name, condition)
     elif condition is not None and not info.published:
         condition(None)
     whole = _grow(info, joined or 0, now=now, close=True)
@@ -324,11 +321,20 @@ def _begun(
     view: View, name: str, spec: StreamSpec, incarnation: str, now: float, condition: Condition | None
 ) -> StreamInfo:
     current = living(view.current, now)
-    if condition is not None:
-        condition(current)
-    if current is not None and not current.closed:
-        raise StreamIsOpen(name)
+    _check_replaceable(current, name, condition)
     return replace(_new(name, spec, incarnation, now), published=current is None, provisional=True)
+
+
+def _check_replaceable(current: StreamInfo | None, name: str, condition: Condition | None) -> None:
+    """An upload that is not complete holds its name for nobody.
+
+    Whoever sends anew what was cut, because nobody told where to go on, need not wait for what is left of that.
+    """
+    unfinished = current is not None and current.upload
+    if condition is not None:
+        condition(None if unfinished else current)
+    if current is not None and not current.closed and not unfinished:
+        raise StreamIsOpen(name)
 
 
 def _present(view: View, name: str, now: float, incarnation: str | None) -> StreamInfo:

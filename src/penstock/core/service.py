@@ -371,7 +371,7 @@ class StreamService:
             an async context manager: write to it, then publish it; left otherwise, it is discarded.
 
         Raises:
-            StreamIsOpen: the name shows a stream that is still being written.
+            StreamIsOpen: the name shows a stream that is still being written, and that is no upload.
         """
         check_name(name)
         spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
@@ -392,8 +392,8 @@ class StreamService:
     ) -> StreamInfo:
         """Create an upload: a stream that is written by one request after another, with `upload`, until it is complete.
 
-        It is shown at once if the name shows nothing. If the name shows a closed stream, that stays until the upload is
-        complete, and the upload is addressed by its incarnation.
+        It is shown at once if the name shows nothing. If the name shows a closed stream, or another upload, that stays
+        until the new one is complete, and the new one is addressed by its incarnation.
 
         Args:
             name: the stream.
@@ -403,7 +403,7 @@ class StreamService:
             shown: False for a part of another upload, which its name never shows: see `join`.
 
         Raises:
-            StreamIsOpen: the name shows a stream that is still being written.
+            StreamIsOpen: the name shows a stream that is still being written, and that is no upload.
         """
         check_name(name)
         spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()

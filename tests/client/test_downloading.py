@@ -412,8 +412,34 @@ def test_a_stream_deleted_while_it_is_followed_is_gone() -> None:
 
 def test_a_proxy_cannot_make_a_broken_stream_look_complete(tmp_path: Path) -> None:
     """Some end a chunked body properly when the server behind them breaks it off."""
+    stream = Stream(DATA[:100_000], state="open")
+
+    def script(asked: Asked) -> Reply:
+        if len(server.asked) == 3:  # the first answer was ended early, and the stream found to be open
+            stream.data, stream.state = DATA, "closed"
+        return stream(asked)
+
+    for whole in (True, False):
+        stream.data, stream.state = DATA[:100_000], "open"
+        with ScriptedServer(script) as server:
+            if whole:
+                assert get(server, tmp_path / "file", follow=True).verified
+            else:
+                assert read(server, follow=True) == DATA
+        assert server.methods() == ["GET", "HEAD", "GET"]
+        assert ranges(server) == [None, "bytes=100000-"]
+    assert (tmp_path / "file").read_bytes() == DATA
+
+
+def test_a_stream_that_goes_while_it_is_followed_does_not_look_complete(tmp_path: Path) -> None:
     stream = Stream(DATA, state="open")
-    with ScriptedServer(stream) as server, pytest.raises(Unreachable, match="before its end"):
+
+    def script(asked: Asked) -> Reply:
+        return stream(asked) if len(server.asked) == 1 else Reply(404)
+
+    with ScriptedServer(script) as server, pytest.raises(StreamGone):
+        read(server, follow=True)
+    with ScriptedServer(script) as server, pytest.raises(StreamNotFound):
         get(server, tmp_path / "file", follow=True)
     assert not (tmp_path / "file").exists()
 

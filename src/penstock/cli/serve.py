@@ -20,18 +20,24 @@ from penstock.server.settings import Settings, SettingsError
 @click.option("--max-size", type=click.IntRange(0), help="Most bytes of an upload; 0 for no limit.  [default: 0]")
 @click.option("--grace", type=click.IntRange(0), help="Seconds for what is under way at the end.  [default: 30]")
 @click.option("--access-log/--no-access-log", default=None, help="Log every request.")
+@click.option(
+    "--forwarded-allow-ips",
+    metavar="ADDRESSES",
+    help="Proxies whose X-Forwarded-... fields count: addresses and networks, or '*'.  [default: 127.0.0.1,::1]",
+)
+@click.option("--root-path", metavar="PATH", help="Path of the server as seen from outside, which a proxy takes away.")
 def command(**given: object) -> None:
     """Run the server.
 
     Every option can be given by a variable too, such as PENSTOCK_PORT. An option wins over its variable.
     """
-    try:
-        settings = Settings.from_environment()
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
     from dataclasses import replace
 
-    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # click made them what they must be
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = replace(Settings.from_environment(), **chosen)  # type: ignore[arg-type]  # click made them what they must be
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
     try:
         from penstock.server.run import run
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from penstock.client.paths import path_of
 from penstock.client.problems import Refusal
 from penstock.client.remote import RemoteStream, remote_from_headers
 from penstock.client.retry import Failures, NotNow, refuse
-from penstock.errors import OffsetOutOfRange, StreamFailed, StreamGone
+from penstock.errors import OffsetOutOfRange, StreamFailed, StreamGone, StreamNotFound
 from penstock.model import Chunk
 from penstock.protocols.ranges import parse_content_range
 
@@ -120,6 +120,7 @@ class Reading:
                             return
                 self._check_failure()
                 if self.stop is None:
+                    await self._check_end()
                     return
                 if self.offset == begin:
                     raise Unreachable(f"The server sends nothing of {self._name!r} from offset {begin} on.")  # noqa: TRY301
@@ -190,6 +191,25 @@ class Reading:
             raise error
         if self._follow and not told.closed:
             raise NotNow(error, None)
+
+    async def _check_end(self) -> None:
+        """Make sure that a stream which was followed has ended: some proxies end a body properly that was broken off.
+
+        Raises:
+            Unreachable: there is more to come.
+        """
+        if not self._follow or self.stream is None or self.stream.closed:
+            return
+        try:
+            shown = await self._door.head(self._name, digest=self._want_digest)
+        except StreamNotFound:
+            raise StreamGone(self._name, self.stream.incarnation) from None
+        if self.version is None or not self.version.same(Version(shown.incarnation, shown.etag)):
+            return  # a new one has the name by now, which says nothing about the one that was read
+        self.stream = shown
+        self._check_failure()
+        if not shown.closed or shown.tail > self.offset:
+            raise Unreachable(f"The connection ended at offset {self.offset} of {self._name!r}, before its end.")
 
     def _ends_badly(self) -> bool:
         """Whether the stream has failed, and it is not just a range within it that is being read."""

@@ -7,7 +7,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
 from penstock.server.date import Dated
+from penstock.server.forwarded import Forwarded
 from penstock.server.settings import Settings
+from penstock.server.trusted import TrustedProxies
 from penstock.toolkit.problems import install_problem_handlers, problem_response
 
 _WELCOME = """\
@@ -59,4 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     install_problem_handlers(app)
     app.add_exception_handler(Exception, on_error)
+    # Last, so that it is the outermost: what is within sees requests as they were addressed.
+    trusted = TrustedProxies.parse(settings.forwarded_allow_ips)
+    app.add_middleware(Forwarded, trusted=trusted, root_path=settings.root_path)
     return app

@@ -37,6 +37,7 @@ def run(settings: Settings) -> None:
         ws="none",
         lifespan="on",
         access_log=settings.access_log,
+        proxy_headers=False,  # see `penstock.server.forwarded`
         log_config=_logging(),
         server_header=False,
         date_header=False,  # see `penstock.server.date`

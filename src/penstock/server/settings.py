@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, cast
 
+from penstock.server.trusted import TrustedProxies
+
 _PREFIX = "PENSTOCK_"
 
 
@@ -27,6 +29,9 @@ class Settings:
         max_size: the most bytes of an upload; 0 for no limit.
         grace: seconds that uploads and downloads get to finish when the server stops.
         access_log: whether every request is logged.
+        forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-…`` fields count, with commas
+            between; ``*`` for all.
+        root_path: the path under which the server is to be seen from outside, which a proxy takes away: ``/store``.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +42,16 @@ class Settings:
     max_size: int = 0
     grace: int = 30
     access_log: bool = False
+    forwarded_allow_ips: str = "127.0.0.1,::1"
+    root_path: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            TrustedProxies.parse(self.forwarded_allow_ips)
+        except ValueError as error:
+            raise SettingsError(f"PENSTOCK_FORWARDED_ALLOW_IPS must be addresses or networks: {error}.") from None
+        if self.root_path and not (self.root_path.startswith("/") and self.root_path.rstrip("/") == self.root_path):
+            raise SettingsError(f"PENSTOCK_ROOT_PATH must begin with a slash and not end with one: {self.root_path!r}.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

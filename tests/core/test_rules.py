@@ -731,3 +731,69 @@ def test_a_producer_writes_each_sequence_of_an_epoch_once_and_in_order(sends: li
     for epoch in {epoch for epoch, _ in written}:
         sequences = [sequence for other, sequence in written if other == epoch]
         assert sequences == list(range(len(sequences)))
+
+
+# -- records that are numbered one by one -----------------------------------------------------------------------------
+
+
+def _run(view: View, first: int, *records: bytes, epoch: int = 0, close: bool = False) -> Change:
+    return rules.append_records(
+        view,
+        "s",
+        b"".join(records),
+        len(records),
+        lambda skipped: b"".join(records[skipped:]),
+        now=2.0,
+        producer=Producer("p", epoch, first),
+        close=close,
+    )
+
+
+def _seen(last: int | None, *, epoch: int = 0) -> View:
+    info = StreamInfo(name="s", incarnation="i", tail=100)
+    known = None if last is None else ProducerState(Producer("p", epoch, last), 90)
+    return View(info, info, known)
+
+
+@pytest.mark.parametrize(
+    ("last", "first", "written", "sequence"),
+    [
+        (None, 0, b"abc", 2),
+        (4, 5, b"abc", 7),
+        (5, 5, b"bc", 7),
+        (6, 5, b"c", 7),
+        (7, 5, b"", None),
+        (9, 5, b"", None),
+    ],
+)
+def test_records_that_were_sent_before_are_left_out(
+    last: int | None, first: int, written: bytes, sequence: int | None
+) -> None:
+    change = _run(_seen(last), first, b"a", b"b", b"c")
+    assert b"".join(map(bytes, change.data)) == written
+    assert change.duplicate == (not written)
+    if sequence is None:
+        assert (change.producer, change.offset) == (None, 90)
+    else:
+        assert change.producer == ProducerState(Producer("p", 0, sequence), 100 + len(written))
+        assert change.offset == 100 + len(written)
+
+
+@pytest.mark.parametrize(("last", "first"), [(None, 1), (4, 6)])
+def test_records_that_leave_some_out_are_refused(last: int | None, first: int) -> None:
+    with pytest.raises(ProducerOutOfSequence):
+        _run(_seen(last), first, b"a", b"b")
+
+
+def test_records_of_another_epoch_begin_anew_or_are_fenced() -> None:
+    assert _run(_seen(7, epoch=1), 0, b"a", b"b", epoch=2).producer == ProducerState(Producer("p", 2, 1), 102)
+    with pytest.raises(ProducerFenced):
+        _run(_seen(7, epoch=1), 8, b"a", epoch=0)
+    with pytest.raises(ProducerOutOfSequence):
+        _run(_seen(7, epoch=1), 8, b"a", epoch=2)
+
+
+def test_a_close_that_comes_again_with_all_its_records_is_a_repetition() -> None:
+    closed = StreamInfo(name="s", incarnation="i", tail=100, closed=True)
+    view = View(closed, closed, ProducerState(Producer("p", 0, 1), 100))
+    assert _run(view, 0, b"a", b"b", close=True).duplicate

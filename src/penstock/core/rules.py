@@ -117,6 +117,61 @@ def append(
     return _grown(info, data, now=now, close=close, producer=producer)
 
 
+def append_records(
+    view: View,
+    name: str,
+    data: Buffer,
+    count: int,
+    skip: Callable[[int], Buffer],
+    *,
+    now: float,
+    producer: Producer,
+    close: bool = False,
+    content_type: str | None = None,
+    incarnation: str | None = None,
+) -> Change:
+    """Records that their producer numbers one by one: those that it had sent before are left out.
+
+    Args:
+        view: the state.
+        name: the stream's name.
+        data: the records.
+        count: how many there are, at least one.
+        skip: returns the records without so many of the first ones.
+        now: the time.
+        producer: who appends; its sequence is the number of the first record.
+        close: close the stream in the same commit.
+        content_type: what the appender believes the stream to hold, or None.
+        incarnation: the incarnation that the appender means, or None for whichever there is.
+    """
+    known = view.producer
+    done = 0
+    if known is not None and known.producer.epoch == producer.epoch:
+        done = max(0, min(known.producer.sequence + 1 - producer.sequence, count))
+    last = replace(producer, sequence=producer.sequence + count - 1)
+    # All of them known: the last one's is a repetition, too. Else the first new one must be the next in sequence.
+    first = last if done == count else replace(producer, sequence=producer.sequence + done)
+    rest = skip(done) if done else data
+    change = append(
+        view,
+        name,
+        (rest,),
+        now=now,
+        producer=first,
+        close=close,
+        content_type=content_type,
+        incarnation=incarnation,
+    )
+    return numbered(change, last)
+
+
+def numbered(change: Change, last: Producer) -> Change:
+    """Let a change of several records count up to their producer's last one."""
+    if change.producer is None:
+        return change
+    return replace(change, producer=ProducerState(last, change.producer.offset))
+
+
 def begin_replacement(
     view: View, name: str, spec: StreamSpec, *, incarnation: str, now: float, condition: Condition | None
 ) -> Change:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -334,6 +335,63 @@ class StreamService:
         change = await self.commit(
             name, decide, producer=None if producer is None else producer.id, size=rules.size_of(data)
         )
+        info = _there(change)
+        return Appended(info, change.offset, change.duplicate, created=info.incarnation == fresh)
+
+    async def append_records(
+        self,
+        name: str,
+        data: Buffer,
+        count: int,
+        skip: Callable[[int], Buffer],
+        *,
+        producer: Producer,
+        close: bool = False,
+        incarnation: str | None = None,
+        content_type: str | None = None,
+        create: StreamSpec | None = None,
+    ) -> Appended:
+        """Append records atomically that their producer numbers one by one, without those that it had sent before.
+
+        So a producer that was cut off may cut its records into appends as it likes when it sends them again.
+
+        Args:
+            name: the stream.
+            data: the records.
+            count: how many there are, at least one.
+            skip: returns the records without so many of the first ones; pure, called in another thread.
+            producer: who appends. Its sequence is the number of the first record.
+            close: close the stream in the same commit.
+            incarnation: as of `append`.
+            content_type: as of `append`.
+            create: as of `append`.
+
+        Raises:
+            PenstockError: as of `append`.
+        """
+        check_name(name)
+        fresh, now = new_incarnation(), self.now()
+
+        def decide(view: View) -> Change:
+            if create is not None and rules.living(view.current, now) is None:
+                change = rules.create(
+                    view, name, create, incarnation=fresh, now=now, data=(data,), close=close, producer=producer
+                )
+                return rules.numbered(change, replace(producer, sequence=producer.sequence + count - 1))
+            return rules.append_records(
+                view,
+                name,
+                data,
+                count,
+                skip,
+                now=now,
+                producer=producer,
+                close=close,
+                content_type=content_type,
+                incarnation=incarnation,
+            )
+
+        change = await self.commit(name, decide, producer=producer.id, size=len(data))
         info = _there(change)
         return Appended(info, change.offset, change.duplicate, created=info.incarnation == fresh)
 

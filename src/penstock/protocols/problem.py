@@ -68,13 +68,8 @@ class Problem:
         if clash := _MEMBERS & self.extra.keys():
             raise ValueError(f"extension members cannot be named {', '.join(sorted(clash))}")
 
-    def to_bytes(self) -> bytes:
-        """Return the JSON document in UTF-8. Members without a value are left out.
-
-        Raises:
-            ValueError: An extension member holds NaN or an infinity.
-            TypeError: An extension member is not a JSON value.
-        """
+    def members(self) -> dict[str, Any]:
+        """Return the members of the JSON document; those without a value are left out."""
         members = {
             "type": self.type,
             "title": self.title or None,
@@ -82,8 +77,16 @@ class Problem:
             "detail": self.detail,
             "instance": self.instance,
         }
-        document = {name: value for name, value in members.items() if value is not None} | dict(self.extra)
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return {name: value for name, value in members.items() if value is not None} | dict(self.extra)
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON document in UTF-8.
+
+        Raises:
+            ValueError: An extension member holds NaN or an infinity.
+            TypeError: An extension member is not a JSON value.
+        """
+        text = json.dumps(self.members(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # A lone surrogate (out of a file name, say) becomes \udc80, which inside a JSON string is its escape.
         return text.encode(errors="backslashreplace")
 

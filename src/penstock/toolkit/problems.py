@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -99,9 +100,20 @@ _STATUS_SLUGS: Mapping[int, str] = {
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
-def problem_response(error: Exception) -> Response:
-    """Return the answer to a request that ended in ``error``, before anything of a response was sent."""
-    problem, headers = _problem(error)
+def problem_of(error: Exception) -> Problem:
+    """Return what there is to say about an error, for where that is told by other means than a response."""
+    return _problem(error)[0]
+
+
+def problem_response(error: Exception, facts: Mapping[str, object] | None = None) -> Response:
+    """Return the answer to a request that ended in ``error``, before anything of a response was sent.
+
+    Args:
+        error: what happened.
+        facts: further members of the problem.
+    """
+    known, headers = _problem(error)
+    problem = replace(known, extra={**known.extra, **(facts or {})})
     fields = {"cache-control": "no-store", **(headers or {})}
     return Response(problem.to_bytes(), problem.status or 500, fields, media_type=MEDIA_TYPE)
 

@@ -54,6 +54,10 @@ class Framing(Protocol):
     def joins(self) -> bool:
         """Whether outputs may be joined; else each is a message of its own."""
 
+    @property
+    def breaks_off(self) -> bool:
+        """Whether a body is broken off after an ending that is not ``closed``; else the ending tells enough."""
+
     def opening(self) -> bytes:
         """Return what comes first; it may be nothing."""
 

@@ -35,6 +35,11 @@ class MessageFraming:
         """See `Framing.joins`: no."""
         return False
 
+    @property
+    def breaks_off(self) -> bool:
+        """See `Framing.breaks_off`: no, the close code tells."""
+        return False
+
     def opening(self) -> bytes:
         """See `Framing.opening`: nothing."""
         return b""

@@ -41,6 +41,11 @@ class NDJSONFraming:
         """See `Framing.joins`."""
         return True
 
+    @property
+    def breaks_off(self) -> bool:
+        """See `Framing.breaks_off`, so that no program takes a part for the whole."""
+        return True
+
     def opening(self) -> bytes:
         """See `Framing.opening`: an empty line, which has proxies pass on the header."""
         return b"\n"

@@ -48,6 +48,11 @@ class EventFraming:
         """See `Framing.joins`."""
         return True
 
+    @property
+    def breaks_off(self) -> bool:
+        """See `Framing.breaks_off`: no, readers come back whatever the end is."""
+        return False
+
     def opening(self) -> bytes:
         """See `Framing.opening`."""
         return sse.encode(retry=self.retry)

@@ -7,13 +7,17 @@ from contextlib import aclosing
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.errors import Stopping, StreamFailed, StreamGone
+from penstock.errors import PenstockError, Stopping, StreamFailed, StreamGone
 from penstock.model import Buffer
 from penstock.protocols.framings import Ending, Framing, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent; proxies commonly give up after 60."""
+
+
+class Unfinished(PenstockError):
+    """A body that does not end well: it is broken off, so that nobody takes it for complete."""
 
 
 async def framed(
@@ -23,6 +27,9 @@ async def framed(
 
     The end of the stream is told too, so that no reader takes a cut line for it. A server that stops just ends; the
     reader comes back.
+
+    Raises:
+        Unfinished: after the last buffer, where the framing is to be broken off for an end that is not a good one.
     """
     yield framing.opening()
     runs = Runs(kind_of(reader.info.content_type), start)
@@ -38,12 +45,21 @@ async def framed(
         offset, run = runs.rest()
         if run:
             yield framing.frame(offset, run)
-        yield framing.end(Ending("closed", reader.info.tail))
-    except StreamFailed as error:
-        yield framing.end(Ending("failed", error.tail, error.reason))
-    except StreamGone as error:
-        yield framing.end(Ending("gone", None, str(error)))
-    except RecordTooLongError as error:
-        yield framing.end(Ending("open", None, str(error)))
     except Stopping:
         yield framing.farewell()
+    except (StreamFailed, StreamGone, RecordTooLongError) as error:
+        yield framing.end(ending_of(error))
+    else:
+        yield framing.end(Ending("closed", reader.info.tail))
+        return
+    if framing.breaks_off:
+        raise Unfinished("the stream had not come to its end")
+
+
+def ending_of(error: Exception) -> Ending:
+    """Return how a stream ended for its reader."""
+    if isinstance(error, StreamFailed):
+        return Ending("failed", error.tail, error.reason)
+    if isinstance(error, StreamGone):
+        return Ending("gone", None, str(error))
+    return Ending("open", None, str(error))

@@ -1,0 +1,138 @@
+"""Records out by GET: followed as server-sent events or NDJSON, or polled."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from penstock.core.ports import Reader
+from penstock.core.service import StreamService
+from penstock.doors.live.following import framed
+from penstock.doors.live.positions import check_boundary, last_records, now, parse_offset
+from penstock.errors import StreamFailed
+from penstock.model import StreamInfo
+from penstock.protocols import sse
+from penstock.protocols.accept import preferred_type
+from penstock.protocols.framings import EventFraming, Framing, NDJSONFraming, Runs, kind_of
+from penstock.protocols.framings.ndjson import MEDIA_TYPE as NDJSON
+from penstock.toolkit.responses.stream_fields import state_fields
+from penstock.toolkit.responses.streamed_body import StreamedBody
+
+EVENT_FIELD: Final = "event-field"
+"""The attribute of a stream that names the member of its records which is their event's type."""
+
+_FORMATS: Final = (sse.MEDIA_TYPE, NDJSON, "application/ndjson", "application/jsonl")
+_ENOUGH: Final = 1024 * 1024
+"""Bytes after which the answer to a poll is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a reader asks for in the query.
+
+    Attributes:
+        offset: where to begin: a number of bytes, or ``now``.
+        last: how many records back to begin, or None.
+        event: the member of records that is their event's type; empty for none, None for what the stream says.
+        envelope: whether NDJSON records come with their offsets.
+        wait: seconds to wait for the first record, and then answer with what is there; None to follow.
+    """
+
+    offset: str = "now"
+    last: int | None = None
+    event: str | None = None
+    envelope: bool = False
+    wait: float | None = None
+
+
+async def read(service: StreamService, request: Request, name: str, wish: Wish, heartbeat: float) -> Response:
+    """Answer a GET."""
+    format_ = format_of(request)
+    last_event_id = request.headers.get("last-event-id")
+    start = parse_offset(last_event_id or wish.offset)
+    reader = await service.open(name)
+    try:
+        info = reader.info
+        if info.closed and last_event_id and start == info.tail:
+            reader.close()
+            return Response(status_code=204, headers=state_fields(info))  # tells an EventSource to stop
+        if last_event_id is None and wish.last is not None:
+            begin = await last_records(reader, wish.last)
+        elif start is None:
+            begin = await now(reader)
+        else:
+            begin = start
+            await check_boundary(reader, start)
+        framing = framing_of(info, format_, wish)
+        if wish.wait is not None:
+            with reader:
+                return await _poll(service, reader, begin, framing, wish.wait)
+        body = framed(service, reader, begin, framing, heartbeat)
+        return StreamedBody(body, headers=_fields(framing, info), release=reader.close)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def format_of(request: Request) -> str:
+    """Return the media type that a reader wants: events, where it wants none that there is."""
+    return preferred_type(", ".join(request.headers.getlist("accept")), _FORMATS)
+
+
+def framing_of(info: StreamInfo, format_: str, wish: Wish) -> Framing:
+    """Return how the stream is written for a reader."""
+    kind = kind_of(info.content_type)
+    if format_ != sse.MEDIA_TYPE:
+        return NDJSONFraming(kind, wish.envelope)
+    field = info.attributes.get(EVENT_FIELD) if wish.event is None else wish.event
+    return EventFraming(kind, field or None)
+
+
+def _fields(framing: Framing, info: StreamInfo) -> dict[str, str]:
+    return {
+        "content-type": framing.media_type,
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",  # nginx
+        "incremental": "?1",  # RFC 10036
+        "x-content-type-options": "nosniff",
+        "vary": "accept",
+        **state_fields(info),
+    }
+
+
+async def _poll(service: StreamService, reader: Reader, start: int, framing: Framing, wait: float) -> Response:
+    """Answer with what there is from an offset on, waiting for the first of it.
+
+    Raises:
+        StreamFailed: the reader has all there is of a stream that broke.
+    """
+    runs = Runs(kind_of(reader.info.content_type), start)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with aclosing(service.follow_reader(reader, start, idle=wait)) as chunks:
+            async for chunk in chunks:
+                if chunk is None:
+                    break
+                offset, run = runs.feed(bytes(chunk.data))
+                if run:
+                    parts.append(framing.frame(offset, run))
+                    size += len(run)
+                if size >= _ENOUGH or (parts and chunk.end >= reader.info.tail):
+                    break
+            else:
+                offset, run = runs.rest()
+                if run:
+                    parts.append(framing.frame(offset, run))
+    except StreamFailed:
+        if not parts:
+            raise
+    fields = {**_fields(framing, reader.info), "stream-next-offset": str(runs.offset)}
+    if not parts:
+        del fields["content-type"]
+        return Response(status_code=204, headers=fields)
+    return Response(b"".join(parts), headers=fields)

@@ -35,6 +35,7 @@ from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSp
 if TYPE_CHECKING:
     from penstock.doors.hooks import NewUpload
     from penstock.streams import Streams
+    from penstock.toolkit.deferred import Deferred, deferred
     from penstock.toolkit.problems import install_problem_handlers
     from penstock.toolkit.requests.body import StreamBody
     from penstock.toolkit.requests.dependency import body_docs, stream_body
@@ -61,6 +62,7 @@ __all__ = [
     "Broadcast",
     "Chunk",
     "ContentTypeMismatch",
+    "Deferred",
     "DigestMismatch",
     "Form",
     "Gap",
@@ -113,6 +115,7 @@ __all__ = [
     "ZipFolder",
     "__version__",
     "body_docs",
+    "deferred",
     "draining",
     "form_model",
     "install_problem_handlers",
@@ -127,6 +130,8 @@ __all__ = [
 _LAZY = {
     "Streams": "penstock.streams",
     "NewUpload": "penstock.doors.hooks",
+    "Deferred": "penstock.toolkit.deferred",
+    "deferred": "penstock.toolkit.deferred",
     "Broadcast": "penstock.toolkit.responses.broadcast",
     "Gap": "penstock.toolkit.responses.broadcast",
     "SlowSubscriber": "penstock.toolkit.responses.broadcast",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,12 +97,18 @@ class Streams(StreamService):
         )
 
     def live(
-        self, *, prefix: str = "/live", authorize: Authorize | None = None, heartbeat: float = 15.0, **options: Any
+        self,
+        *,
+        prefix: str = "/live",
+        authorize: Authorize | None = None,
+        heartbeat: float = 15.0,
+        origins: Sequence[str] = (),
+        **options: Any,
     ) -> APIRouter:
         """Return a router that appends records and streams them live; see `penstock.doors.live.live_router`."""
         from penstock.doors.live import live_router
 
-        return live_router(self, prefix=prefix, authorize=authorize, heartbeat=heartbeat, **options)
+        return live_router(self, prefix=prefix, authorize=authorize, heartbeat=heartbeat, origins=origins, **options)
 
 
 def _opened(where: str | os.PathLike[str] | Store, durability: Durability) -> tuple[Store, Notifier]:

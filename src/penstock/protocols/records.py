@@ -15,6 +15,7 @@ __all__ = [
     "compact",
     "has_records",
     "is_json",
+    "json_members",
     "json_record",
     "json_records",
     "text_record",
@@ -128,6 +129,27 @@ def json_records(body: bytes) -> list[bytes]:
         if _token(text, at + 1) != len(text):
             raise json.JSONDecodeError("Extra data", text, at + 1)
     return records
+
+
+def json_members(body: bytes) -> dict[str, bytes]:
+    """Take a JSON object apart: each member's value as `json_record` would write it, without the LF.
+
+    Of a name that comes twice, the last value counts.
+
+    Raises:
+        RecordError: as of `json_record`, or it is not an object.
+    """
+    text = json_record(body)[:-1].decode()
+    if not text.startswith("{"):
+        raise RecordError("it must be a JSON object")
+    members: dict[str, bytes] = {}
+    at = 1
+    while text[at] != "}":
+        name, end = _CHECKER.raw_decode(text, at)
+        _, after = _CHECKER.raw_decode(text, end + 1)
+        members[name] = text[end + 1 : after].encode()
+        at = after + (text[after] == ",")
+    return members
 
 
 def _token(text: str, at: int) -> int:

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
+from penstock.protocols.framings.messages import MAX_MESSAGE
 from penstock.server.settings import Settings
 from penstock.toolkit.responses.streamed_body import BodyAborted
 
@@ -34,7 +35,9 @@ def run(settings: Settings) -> None:
         workers=settings.workers,
         http="penstock.server.protocol:InformationalProtocol",
         loop="uvloop",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # the same bytes for all readers, and no buffers for each
         lifespan="on",
         access_log=settings.access_log,
         proxy_headers=False,  # see `penstock.server.forwarded`
@@ -70,7 +73,9 @@ class AbortedBodies(logging.Filter):
     """Says in a line that a body broke off, where the server would print a traceback as for an error of its own."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record; it is logged in any case."""
+        """Change the record; all are logged but those of accepted WebSockets, which belong into an access log."""
+        if record.msg.startswith('%s - "WebSocket'):
+            return False
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, BodyAborted):
             record.msg, record.args = "%s", (str(error),)

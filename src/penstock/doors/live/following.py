@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from penstock.core.ports import Reader
@@ -21,12 +21,26 @@ class Unfinished(PenstockError):
 
 
 async def framed(
-    service: StreamService, reader: Reader, start: int, framing: Framing, heartbeat: float = HEARTBEAT
+    service: StreamService,
+    reader: Reader,
+    start: int,
+    framing: Framing,
+    heartbeat: float = HEARTBEAT,
+    *,
+    ended: Callable[[Ending], None] = lambda _: None,
 ) -> AsyncGenerator[Buffer, None]:
     """Yield a stream from offset ``start`` on in a framing, in buffers that hold whole records.
 
     The end of the stream is told too, so that no reader takes a cut line for it. A server that stops just ends; the
     reader comes back.
+
+    Args:
+        service: the streams.
+        reader: the stream, opened. It is not closed here.
+        start: the offset to begin at, where a record begins.
+        framing: how it is written.
+        heartbeat: seconds of silence after which a sign of life is sent.
+        ended: is told how the stream ended for this reader, before that is sent; nothing where the server stops.
 
     Raises:
         Unfinished: after the last buffer, where the framing is to be broken off for an end that is not a good one.
@@ -48,9 +62,13 @@ async def framed(
     except Stopping:
         yield framing.farewell()
     except (StreamFailed, StreamGone, RecordTooLongError) as error:
-        yield framing.end(ending_of(error))
+        ending = ending_of(error)
+        ended(ending)
+        yield framing.end(ending)
     else:
-        yield framing.end(Ending("closed", reader.info.tail))
+        ending = Ending("closed", reader.info.tail)
+        ended(ending)
+        yield framing.end(ending)
         return
     if framing.breaks_off:
         raise Unfinished("the stream had not come to its end")

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from penstock.core.ports import Reader
+from penstock.core.service import StreamService
 from penstock.doors.live.appending import is_number
+from penstock.doors.live.wishes import Wish
 from penstock.errors import OffsetOutOfRange
 from penstock.protocols.framings.runs import MAX_RECORD
 from penstock.protocols.records import has_records
 from penstock.toolkit.problems import bad_request
 
 _BLOCK = 64 * 1024
+
+
+async def beginning(service: StreamService, reader: Reader, wish: Wish, resumes_at: str | None) -> int:
+    """Return the offset that a reader begins at.
+
+    Args:
+        service: the streams.
+        reader: the stream, opened.
+        wish: what the reader asks for,
+        resumes_at: and where it says that it goes on, which wins; or None.
+
+    Raises:
+        RequestError: it asks for what is no place.
+        OffsetOutOfRange: it asks for a place that there is not.
+    """
+    if resumes_at is None and wish.last is not None:
+        return await last_records(reader, wish.last)
+    start = parse_offset(resumes_at or wish.offset)
+    if start is None:
+        return await now(reader)
+    await check_boundary(reader, start)
+    return start
 
 
 def parse_offset(value: str) -> int | None:

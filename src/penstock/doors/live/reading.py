@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
@@ -12,7 +11,8 @@ from fastapi.responses import Response
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.live.following import framed
-from penstock.doors.live.positions import check_boundary, last_records, now, parse_offset
+from penstock.doors.live.positions import beginning
+from penstock.doors.live.wishes import Wish
 from penstock.errors import StreamFailed
 from penstock.model import StreamInfo
 from penstock.protocols import sse
@@ -30,43 +30,17 @@ _ENOUGH: Final = 1024 * 1024
 """Bytes after which the answer to a poll is full."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a reader asks for in the query.
-
-    Attributes:
-        offset: where to begin: a number of bytes, or ``now``.
-        last: how many records back to begin, or None.
-        event: the member of records that is their event's type; empty for none, None for what the stream says.
-        envelope: whether NDJSON records come with their offsets.
-        wait: seconds to wait for the first record, and then answer with what is there; None to follow.
-    """
-
-    offset: str = "now"
-    last: int | None = None
-    event: str | None = None
-    envelope: bool = False
-    wait: float | None = None
-
-
 async def read(service: StreamService, request: Request, name: str, wish: Wish, heartbeat: float) -> Response:
     """Answer a GET."""
     format_ = format_of(request)
-    last_event_id = request.headers.get("last-event-id")
-    start = parse_offset(last_event_id or wish.offset)
+    last_event_id = request.headers.get("last-event-id") or None
     reader = await service.open(name)
     try:
         info = reader.info
-        if info.closed and last_event_id and start == info.tail:
+        begin = await beginning(service, reader, wish, last_event_id)
+        if info.closed and last_event_id and begin == info.tail:
             reader.close()
             return Response(status_code=204, headers=state_fields(info))  # tells an EventSource to stop
-        if last_event_id is None and wish.last is not None:
-            begin = await last_records(reader, wish.last)
-        elif start is None:
-            begin = await now(reader)
-        else:
-            begin = start
-            await check_boundary(reader, start)
         framing = framing_of(info, format_, wish)
         if wish.wait is not None:
             with reader:

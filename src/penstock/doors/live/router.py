@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import StreamService
@@ -14,7 +15,9 @@ from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.live.appending import ACCEPTED, NDJSON, append, content_of
 from penstock.doors.live.following import HEARTBEAT
 from penstock.doors.live.progressive import progressive
-from penstock.doors.live.reading import Wish, read
+from penstock.doors.live.reading import read
+from penstock.doors.live.sockets import serve
+from penstock.doors.live.wishes import Wish, wish
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import APPENDED, json_of, parameter, problems
 from penstock.protocols import sse
@@ -31,6 +34,7 @@ def live_router(
     prefix: str = "/live",
     authorize: Authorize | None = None,
     heartbeat: float = HEARTBEAT,
+    origins: Sequence[str] = (),
     **options: Any,
 ) -> APIRouter:
     """Return a router that appends records and streams them as they come; see ``docs/http.md``.
@@ -40,6 +44,8 @@ def live_router(
         prefix: where the router is mounted.
         authorize: who may do what; see `penstock.doors.hooks.Authorize`.
         heartbeat: seconds of silence after which a comment is sent, so that proxies and clients see the line is alive.
+        origins: other sites (``https://app.example``) whose pages may connect by WebSocket, beside the one that this is
+            served from; ``*`` for all.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["live"], **options})
@@ -82,23 +88,10 @@ def live_router(
             fields["location"] = location
         return JSONResponse(content_of(name, appended), 201 if appended.created else 200, fields)
 
-    async def get(
-        request: Request,
-        name: str,
-        offset: Annotated[str, Query(description="Where to begin: a number of bytes, or `now`")] = "now",
-        last: Annotated[int | None, Query(ge=0, le=1_000_000, description="How many records back to begin")] = None,
-        event: Annotated[
-            str | None, Query(max_length=200, description="The member of JSON records that is their event's type")
-        ] = None,
-        wait: Annotated[
-            float | None, Query(ge=0, le=60, description="Do not follow: wait this many seconds for the first record")
-        ] = None,
-    ) -> Response:
+    async def get(request: Request, name: str, wish: Annotated[Wish, Depends(wish)]) -> Response:
         """Follow a stream; `Last-Event-ID` resumes without gap or duplicate."""
         name = name_in(request)
         await authorized(authorize, request, "read", name)
-        envelope = "envelope" in request.query_params
-        wish = Wish(offset=offset, last=last, event=event, envelope=envelope, wait=wait)
         return await read(service, request, name, wish, heartbeat)
 
     router.get(
@@ -123,6 +116,10 @@ def live_router(
         },
     )(get)
     router.head("/{name:path}", include_in_schema=False)(get)
+
+    @router.websocket("/{name:path}")
+    async def connect(websocket: WebSocket, wish: Annotated[Wish, Depends(wish)], mode: str = "both") -> None:
+        await serve(websocket, service, wish, mode, authorize=authorize, heartbeat=heartbeat, origins=tuple(origins))
 
     add_other_methods(router, "/{name:path}", _METHODS, {"accept-post": ACCEPTED})
     return router

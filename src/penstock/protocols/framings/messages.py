@@ -11,6 +11,9 @@ from penstock.protocols.framings.values import values_of
 
 SUBPROTOCOL: Final = "penstock.v1"
 
+MAX_MESSAGE: Final = 4 * 1024 * 1024 + 4096
+"""The most bytes of a message that a client sends: an append, and what is said about it."""
+
 
 @dataclass(frozen=True, slots=True)
 class MessageFraming:

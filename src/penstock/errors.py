@@ -45,6 +45,22 @@ class StreamExists(StreamError):
         super().__init__(name, f"There is a stream named {name!r} already.")
 
 
+class ForksRemain(StreamError):
+    """A name whose stream was deleted, and is kept for forks that read its bytes: it is free once they are gone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"The stream {name!r} was deleted, and its name stays taken while it has forks.")
+
+
+class ForkOutOfRange(StreamError):
+    """A fork of a stream at an ``offset`` that is after its ``tail``, or where no record ends."""
+
+    def __init__(self, name: str, offset: int, tail: int) -> None:
+        self.offset = offset
+        self.tail = tail
+        super().__init__(name, f"The stream {name!r} cannot be forked at offset {offset}; its tail is {tail}.")
+
+
 class StreamIsOpen(StreamError):
     """Only a closed stream can be replaced, and this one is still being written."""
 
@@ -157,6 +173,22 @@ class ProducerOutOfSequence(StreamError):
             name,
             f"Producer {producer!r} sent sequence {sequence}, and {expected} comes next: send what is missing first.",
         )
+
+
+class EpochNotBegun(ProducerOutOfSequence):
+    """An append of a new epoch that is not its first one: every epoch begins with sequence 0."""
+
+    def __init__(self, name: str, producer: str, sequence: int) -> None:
+        super().__init__(name, producer, sequence, 0)
+
+
+class SequenceRegression(StreamError):
+    """An append whose writer's ``sequence`` is not after the ``last`` one of the stream, byte by byte."""
+
+    def __init__(self, name: str, sequence: str, last: str) -> None:
+        self.sequence = sequence
+        self.last = last
+        super().__init__(name, f"Sequence {sequence!r} is not after {last!r}, which the stream {name!r} has already.")
 
 
 class PreconditionFailed(StreamError):

@@ -92,6 +92,19 @@ class StreamSpec:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The stream that a fork begins with.
+
+    Attributes:
+        name: what it is called, or was.
+        incarnation: which one.
+    """
+
+    name: str
+    incarnation: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
     """The state of a stream at one moment: all there is to know of it but its bytes.
@@ -107,7 +120,7 @@ class StreamInfo:
         metadata: text that travels with the stream.
         created_at: when it was created (Unix seconds).
         modified_at: when it last changed (Unix seconds); never goes back.
-        ttl: seconds after ``modified_at`` at which it expires, or None.
+        ttl: seconds after ``modified_at``, or ``renewed_at`` if that is later, at which it expires, or None.
         expires_at: when it expires at the latest (Unix seconds), or None.
         digests: digests of the whole that are known, by their RFC 9530 names (``sha-256``). Only of closed streams.
         published: whether this is what its name shows. A replacement that is still being written is not.
@@ -119,6 +132,11 @@ class StreamInfo:
         owner: whose stream it is, in the application's own terms, or None.
         key: what the owner finds the stream by beside its name, or None.
         attributes: what a protocol keeps with the stream: small JSON values by names of the protocol's own.
+        start: the offset of the first byte that the stream itself has; more than 0 of a fork, and of a stream whose
+            beginning was dropped.
+        origin: the stream that has the bytes before ``start``, of a fork; else None.
+        deleted: whether the stream was deleted, and is kept for forks that read its bytes. Nobody else does.
+        renewed_at: reads up to this time (Unix seconds) are reckoned with in `deadline`: see ``ttl``.
     """
 
     name: str
@@ -142,6 +160,10 @@ class StreamInfo:
     owner: str | None = None
     key: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    start: int = 0
+    origin: Origin | None = None
+    deleted: bool = False
+    renewed_at: float = 0.0
 
     @property
     def state(self) -> str:
@@ -158,10 +180,12 @@ class StreamInfo:
     @property
     def deadline(self) -> float | None:
         """When the stream expires if it is not changed before (Unix seconds), or None if it never does."""
+        if self.deleted:
+            return None
         ttl = self.ttl
         if self.upload and self.upload_ttl is not None:
             ttl = self.upload_ttl if ttl is None else min(ttl, self.upload_ttl)
-        by_ttl = None if ttl is None else self.modified_at + ttl
+        by_ttl = None if ttl is None else max(self.modified_at, self.renewed_at) + ttl
         if by_ttl is None or self.expires_at is None:
             return self.expires_at if by_ttl is None else by_ttl
         return min(by_ttl, self.expires_at)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from penstock.core.ports import Notifier, Reader
-from penstock.errors import Stopping, StreamFailed
-from penstock.model import Chunk
+from penstock.errors import Stopping, StreamFailed, StreamGone
+from penstock.model import Chunk, StreamInfo
 
 RECHECK = 5.0
 """Seconds after which a follower looks again, hint or not: a lost hint costs this much latency, and no data."""
@@ -44,7 +45,7 @@ async def follow(
     try:
         while True:
             watch.clear()
-            info = await reader.refresh()
+            info = await refreshed(reader)
             while offset < info.tail:
                 data = await reader.read(offset, info.tail)
                 yield Chunk(offset, data)
@@ -65,3 +66,38 @@ async def follow(
                     yield None
     finally:
         watch.close()
+
+
+async def until_grown(
+    reader: Reader, notifier: Notifier, offset: int, timeout: float, *, stopping: Callable[[], bool]
+) -> StreamInfo:
+    """Return the state of a stream once it has more than ``offset`` bytes, or is closed, or time is up, or we stop.
+
+    Raises:
+        StreamGone: the stream was deleted or replaced.
+    """
+    clock = asyncio.get_running_loop()
+    until = clock.time() + timeout
+    watch = notifier.watch(reader.info.name)
+    try:
+        while True:
+            watch.clear()
+            info = await refreshed(reader)
+            left = until - clock.time()
+            if info.tail > offset or info.closed or left <= 0 or stopping():
+                return info
+            await watch.wait(min(RECHECK, left))
+    finally:
+        watch.close()
+
+
+async def refreshed(reader: Reader) -> StreamInfo:
+    """Look at a stream again, and return its state.
+
+    Raises:
+        StreamGone: it was deleted, also if its bytes are kept for forks.
+    """
+    info = await reader.refresh()
+    if info.deleted:
+        raise StreamGone(info.name, info.incarnation)
+    return info

@@ -30,6 +30,14 @@ is not Unicode) is refused with either, and harms no other commit.
 **Deleted streams.** A reader that was opened on a closed stream may finish it after a deletion. Any other raises
 `StreamGone` at its next `refresh`; until then, `read` returns the true bytes or raises `StreamGone`.
 
+**Forks.** A stream with an `origin` has its own bytes from `start` on, at the same offsets as if it had all of them;
+the others are read from the origin, by who opens both. An incarnation that is the origin of others is not removed by a
+change that takes its place: it stays, unpublished and `deleted`, to be found by incarnation, until a change to itself
+removes it.
+
+**The beginning of a stream** is dropped by a change whose `start` is after the stream's: the bytes before it are not
+read any more, and their room is given back in time. Offsets stay what they are.
+
 **Provisional streams** (`StreamInfo.provisional`) are discarded when the store instance that wrote them last has ended,
 at the latest when the next one starts on the same storage.
 
@@ -42,7 +50,7 @@ change; the others are cut off, never replaced by anything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
@@ -58,11 +66,15 @@ class View:
             what time it is, a store does not.
         current: what the name shows now. The same as ``target``, unless that is an unpublished replacement.
         producer: the last accepted append of the producer that the commit named, or None.
+        shown: returns what another name shows, at the same moment.
+        forks: returns how many streams have an incarnation as their `StreamInfo.origin`, at the same moment.
     """
 
     target: StreamInfo | None
     current: StreamInfo | None
     producer: ProducerState | None = None
+    shown: Callable[[str], StreamInfo | None] = field(default=lambda _name: None, compare=False)
+    forks: Callable[[str], int] = field(default=lambda _incarnation: 0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,8 @@ class Change:
         info: the state of the target afterwards; None deletes it. Another incarnation than the target's takes the
             target's place (an expired stream that is created anew). A published one takes the place of what the name
             showed before, which is deleted in the same commit.
-        data: bytes to append at the old tail (at 0 for a new incarnation), in order. ``info.tail`` counts them.
+        data: bytes to append at the old tail (of a new incarnation, at its ``start``), in order. ``info.tail`` counts
+            them.
         producer: the producer's new state, or None to leave it.
         duplicate: whether nothing is to be done, because this append was accepted before; ``info`` is the target.
         offset: the offset after the appended bytes, for the caller; of a duplicate, the offset after the producer's
@@ -107,10 +120,11 @@ class Reader(Protocol):
     async def read(self, start: int, stop: int) -> Buffer:
         """Return bytes from offset ``start``: at least one and at most ``stop - start``.
 
-        ``start < stop <= info.tail``. How many come at once is the store's choice, and bounded by it.
+        ``info.start <= start < stop <= info.tail``. How many come at once is the store's choice, and bounded by it.
 
         Raises:
             StreamGone: the incarnation was deleted, and the bytes with it.
+            OffsetOutOfRange: the bytes were dropped since the last `refresh`.
         """
 
     def close(self) -> None:
@@ -165,7 +179,7 @@ class Store(Protocol):
     async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
         """Return up to ``limit`` published streams whose names begin with ``prefix`` and come after ``after``.
 
-        In the order of the names' UTF-8 bytes.
+        But for deleted ones. In the order of the names' UTF-8 bytes.
         """
 
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
@@ -174,11 +188,14 @@ class Store(Protocol):
         Published or not; but not the unpublished ones that are provisional, which are their writers'.
         """
 
+    async def orphans(self, limit: int) -> Sequence[StreamInfo]:
+        """Return up to ``limit`` streams that are `deleted` and the origin of no other, published or not."""
+
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
-        """Return the youngest stream with this owner and key, published or not, or None."""
+        """Return the youngest stream with this owner and key, published or not, but not deleted, or None."""
 
     async def usage(self, owner: str) -> Usage:
-        """Return what an owner has: published, provisional and unfinished streams."""
+        """Return what an owner has: published, provisional and unfinished streams, but not deleted ones."""
 
     async def tidy(self) -> None:
         """Do the chores that can wait: space of what was deleted, what other instances that ended left behind."""

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from penstock.core.ports import Change, View
 from penstock.errors import (
     ContentTypeMismatch,
+    ForksRemain,
     LengthMismatch,
     NotAnUpload,
     OffsetMismatch,
@@ -55,11 +56,12 @@ def create(
     producer: Producer | None = None,
 ) -> Change:
     """A new stream, perhaps with its first bytes, perhaps complete at once."""
-    if living(view.current, now) is not None:
-        raise StreamExists(name)
+    current = living(view.current, now)
+    if current is not None:
+        raise ForksRemain(name) if current.deleted else StreamExists(name)
     if producer is not None:
-        _check_first(name, producer)
-    return _grown(_new(name, spec, incarnation, now), data, now=now, close=close, producer=producer)
+        check_first(name, producer)
+    return grown(new(name, spec, incarnation, now), data, now=now, close=close, producer=producer)
 
 
 def append(
@@ -89,17 +91,13 @@ def append(
         incarnation: the incarnation that the appender means, or None for whichever there is.
         writer: who appends to an upload: only who took it over last may.
     """
-    info = living(view.target, now)
-    if info is None:
-        raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
-    if incarnation not in {None, info.incarnation}:
-        raise StreamGone(name, incarnation or "")
+    info = present(view, name, now, incarnation)
     if producer is not None and view.producer is not None:
-        first = _repetition(name, producer, view.producer)
+        first = repetition(name, producer, view.producer)
         if first is not None:
             return Change(info, duplicate=True, offset=first)
     elif producer is not None:
-        _check_first(name, producer)
+        check_first(name, producer)
     if info.failure is not None:
         raise StreamFailed(name, info.tail, info.failure)
     if info.closed:
@@ -114,7 +112,7 @@ def append(
         raise ContentTypeMismatch(name, content_type, info.content_type)
     if offset is not None and offset != info.tail:
         raise OffsetMismatch(name, offset, info.tail)
-    return _grown(info, data, now=now, close=close, producer=producer)
+    return grown(info, data, now=now, close=close, producer=producer)
 
 
 def append_records(
@@ -173,23 +171,14 @@ def numbered(change: Change, last: Producer) -> Change:
 
 
 def begin_replacement(
-    view: View,
-    name: str,
-    spec: StreamSpec,
-    *,
-    incarnation: str,
-    now: float,
-    condition: Condition | None,
-    shown: bool = True,
+    view: View, name: str, spec: StreamSpec, *, incarnation: str, now: float, condition: Condition | None
 ) -> Change:
     """A stream that becomes what its name shows once it is complete.
 
-    Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows, if it is
-    to be ``shown``; where it shows a closed stream, that stays until `publish`. Either way it is provisional: it goes
-    if its writer goes.
+    Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows; where it
+    shows a closed stream, that stays until `publish`. Either way it is provisional: it goes if its writer goes.
     """
-    begun = _begun(view, name, spec, incarnation, now, condition)
-    return Change(replace(begun, published=begun.published and shown))
+    return Change(_begun(view, name, spec, incarnation, now, condition))
 
 
 def begin_upload(
@@ -233,7 +222,7 @@ def take_over(
         length: the final size where the writer knows it by now; it may be said again.
         incarnation: the incarnation that is meant, or None for what the name shows.
     """
-    info = _present(view, name, now, incarnation)
+    info = present(view, name, now, incarnation)
     if info.failure is not None:
         raise StreamFailed(name, info.tail, info.failure)
     if info.closed:
@@ -252,17 +241,9 @@ def annotate(
     view: View, name: str, attributes: Mapping[str, object], *, now: float, incarnation: str | None = None
 ) -> Change:
     """Set some attributes, and remove those that are to be None. It is no change of the stream itself."""
-    info = _present(view, name, now, incarnation)
+    info = present(view, name, now, incarnation)
     merged = {key: value for key, value in {**info.attributes, **attributes}.items() if value is not None}
     return Change(replace(info, attributes=merged), offset=info.tail)
-
-
-def shorten(view: View, name: str, *, ttl: float, now: float, incarnation: str) -> Change:
-    """Let a part go sooner, because what it was for is done."""
-    info = _present(view, name, now, incarnation)
-    if not info.upload or (info.upload_ttl is not None and info.upload_ttl <= ttl):
-        return Change(info, duplicate=True, offset=info.tail)
-    return Change(replace(info, upload_ttl=ttl), offset=info.tail)
 
 
 CLAIM = "claim"
@@ -280,7 +261,7 @@ def claim(view: View, name: str, *, by: str, until: float, now: float, incarnati
         now: the time.
         incarnation: which incarnation.
     """
-    info = _present(view, name, now, incarnation)
+    info = present(view, name, now, incarnation)
     held = info.attributes.get(CLAIM)
     if held is not None and held["by"] != by and held["until"] > now:
         return Change(info, duplicate=True, offset=info.tail)
@@ -346,7 +327,7 @@ def put(
 
 def fail(view: View, name: str, reason: str, *, now: float, incarnation: str | None = None) -> Change:
     """Say that an open stream broke: it ends, and its bytes are not the whole. Again is harmless."""
-    info = _present(view, name, now, incarnation)
+    info = present(view, name, now, incarnation)
     if info.failure is not None:
         return Change(info, duplicate=True, offset=info.tail)
     if info.closed:
@@ -361,17 +342,36 @@ def delete(
     view: View, name: str, *, now: float, incarnation: str | None = None, condition: Condition | None = None
 ) -> Change:
     """Remove a stream. Of one that is not there, no condition is asked: that comes first (RFC 9110 section 13.2.1)."""
-    _present(view, name, now, incarnation)
+    info = present(view, name, now, incarnation)
     if condition is not None:
         condition(living(view.current, now))
-    return Change(None)
+    return _removed(view, info)
 
 
 def expire(view: View, *, now: float) -> Change:
     """Remove a stream whose time has come, if it is still so."""
     if view.target is None or not view.target.expired(now):
         return Change(view.target, duplicate=True)
+    return _removed(view, view.target)
+
+
+def reap(view: View) -> Change:
+    """Remove a stream that was deleted, and was kept for its forks, if those are gone."""
+    if view.target is None or not view.target.deleted or view.forks(view.target.incarnation):
+        return Change(view.target, duplicate=True)
     return Change(None)
+
+
+def renew(view: View, *, now: float) -> Change:
+    """Put off a stream's expiry because it was read.
+
+    It is put off by a hundredth more than the time to live, so that a stream that is read all the time is not written
+    each time: `StreamInfo.renewed_at` is how long there is nothing to do.
+    """
+    info = living(view.target, now)
+    if info is None or info.deleted or info.ttl is None or now <= info.renewed_at:
+        return Change(view.target, duplicate=True)
+    return Change(replace(info, renewed_at=now + info.ttl / 100), offset=info.tail)
 
 
 def discard(view: View) -> Change:
@@ -394,7 +394,7 @@ def _begun(
 ) -> StreamInfo:
     current = living(view.current, now)
     _check_replaceable(current, name, condition)
-    return replace(_new(name, spec, incarnation, now), published=current is None, provisional=True)
+    return replace(new(name, spec, incarnation, now), published=current is None, provisional=True)
 
 
 def _check_replaceable(current: StreamInfo | None, name: str, condition: Condition | None) -> None:
@@ -402,6 +402,8 @@ def _check_replaceable(current: StreamInfo | None, name: str, condition: Conditi
 
     Whoever sends anew what was cut, because nobody told where to go on, need not wait for what is left of that.
     """
+    if current is not None and current.deleted:
+        raise ForksRemain(name)
     unfinished = current is not None and current.upload
     if condition is not None:
         condition(None if unfinished else current)
@@ -409,12 +411,25 @@ def _check_replaceable(current: StreamInfo | None, name: str, condition: Conditi
         raise StreamIsOpen(name)
 
 
-def _present(view: View, name: str, now: float, incarnation: str | None) -> StreamInfo:
+def _removed(view: View, info: StreamInfo) -> Change:
+    """A stream that others begin with is not removed: it keeps its bytes for them, and its name."""
+    return Change(replace(info, deleted=True) if view.forks(info.incarnation) else None)
+
+
+def present(view: View, name: str, now: float, incarnation: str | None = None) -> StreamInfo:
+    """Return the stream that a change is about.
+
+    Raises:
+        StreamNotFound: there is none.
+        StreamGone: it is deleted, or another incarnation than the one that is meant.
+    """
     info = living(view.target, now)
     if info is None:
         raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
     if incarnation not in {None, info.incarnation}:
         raise StreamGone(name, incarnation or "")
+    if info.deleted:
+        raise StreamGone(name, info.incarnation)
     return info
 
 
@@ -430,7 +445,18 @@ def _unfinished(view: View, name: str, incarnation: str, now: float) -> StreamIn
     return info
 
 
-def _new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInfo:
+def check_open_to_all(info: StreamInfo) -> None:
+    """Refuse a stream that is still one upload's.
+
+    Raises:
+        StreamBusy: it is.
+    """
+    if info.provisional or info.upload:
+        raise StreamBusy(info.name)
+
+
+def new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInfo:
+    """Return a stream as it is created, without bytes."""
     return StreamInfo(
         name=name,
         incarnation=incarnation,
@@ -455,7 +481,7 @@ def _grow(info: StreamInfo, size: int, *, now: float, close: bool) -> StreamInfo
     return replace(info, tail=tail, closed=close, modified_at=_later(info, now))
 
 
-def _grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:
+def grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:
     """Bytes, close and producer in one change."""
     grown = _grow(info, size_of(data), now=now, close=close)
     state = None if producer is None else ProducerState(producer, grown.tail)
@@ -480,18 +506,23 @@ def _check_writer(info: StreamInfo, writer: str | None) -> None:
         raise WriterEvicted(info.name)
 
 
-def _check_first(name: str, producer: Producer) -> None:
+def check_first(name: str, producer: Producer) -> None:
+    """Let a producer that is not known begin at the beginning only.
+
+    Raises:
+        ProducerOutOfSequence: it does not.
+    """
     if producer.sequence != 0:
         raise ProducerOutOfSequence(name, producer.id, producer.sequence, 0)
 
 
-def _repetition(name: str, producer: Producer, last: ProducerState) -> int | None:
+def repetition(name: str, producer: Producer, last: ProducerState) -> int | None:
     """Return the offset that a repeated append was answered with, or None for a new one."""
     known = last.producer
     if producer.epoch < known.epoch:
         raise ProducerFenced(name, producer.id, producer.epoch, known.epoch)
     if producer.epoch > known.epoch:
-        _check_first(name, producer)
+        check_first(name, producer)
         return None
     if producer.sequence <= known.sequence:
         return last.offset

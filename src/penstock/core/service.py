@@ -13,16 +13,17 @@ from typing import Any, Self
 
 from penstock.core import rules
 from penstock.core.digests import digest_of
-from penstock.core.follow import RECHECK, follow
+from penstock.core.follow import RECHECK, follow, until_grown
+from penstock.core.forks import ForkReader, check_offset
 from penstock.core.ports import Change, Clock, Decide, JoiningStore, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
 from penstock.core.uploads import Upload, copy, until_evicted
 from penstock.core.writer import Draft, Writer
 from penstock.errors import (
-    OffsetOutOfRange,
     PenstockError,
     Stopping,
+    StorageFailed,
     StreamFailed,
     StreamGone,
     StreamNotFound,
@@ -31,6 +32,7 @@ from penstock.model import (
     Appended,
     Buffer,
     Chunk,
+    Origin,
     Page,
     Producer,
     StreamInfo,
@@ -136,12 +138,21 @@ class StreamService:
 
         Raises:
             StreamNotFound: there is none, or its time has come.
-            StreamGone: there is no such incarnation.
+            StreamGone: there is no such incarnation, or the stream was deleted, and is kept for its forks.
         """
-        info = rules.living(await self._store.load(check_name(name), incarnation=incarnation), self.now())
-        if info is None:
+        found = await self._store.load(check_name(name), incarnation=incarnation)
+        return await self._present(name, incarnation, found)
+
+    async def _present(self, name: str, incarnation: str | None, found: StreamInfo | None) -> StreamInfo:
+        """Return the stream that was found, or raise what it means that it is not there any more."""
+        if found is not None and found.expired(self.now()):
+            change = await self._expire(found)  # it is due, and tells whether the stream is kept for forks
+            found = change.info
+        if found is None:
             raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
-        return info
+        if found.deleted:
+            raise StreamGone(name, found.incarnation)
+        return found
 
     async def open(self, name: str, *, incarnation: str | None = None) -> Reader:
         """Open a stream for reading: one incarnation, whatever becomes of the name. Close the reader.
@@ -152,14 +163,50 @@ class StreamService:
 
         Raises:
             StreamNotFound: there is none, or its time has come.
-            StreamGone: there is no such incarnation.
+            StreamGone: there is no such incarnation, or the stream was deleted, and is kept for its forks.
         """
         reader = await self._store.open(check_name(name), incarnation=incarnation)
-        if reader is not None and not reader.info.expired(self.now()):
-            return reader
-        if reader is not None:
+        try:
+            await self._present(name, incarnation, None if reader is None else reader.info)
+            assert reader is not None  # noqa: S101 - otherwise nothing is present
+            return reader if reader.info.origin is None else await self._joined(reader, reader.info.origin)
+        except BaseException:
+            if reader is not None:
+                reader.close()
+            raise
+
+    async def _joined(self, own: Reader, origin: Origin) -> Reader:
+        """Return a reader of a fork and what it begins with. Where that fails, ``own`` is the caller's to close."""
+        reader = await self._store.open(origin.name, incarnation=origin.incarnation)
+        if reader is None:
+            await own.refresh()  # a fork that was deleted meanwhile, and its origin with it
+            raise StorageFailed(f"The stream {origin.name!r}, which {own.info.name!r} begins with, is missing.")
+        try:
+            further = reader.info.origin
+            return ForkReader(own, reader if further is None else await self._joined(reader, further))
+        except BaseException:
             reader.close()
-        raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
+            raise
+
+    async def renew(self, info: StreamInfo) -> None:
+        """Put off the expiry of a stream that is being read, if it has a time to live. The disk is not waited for."""
+        if info.ttl is None or info.deleted:
+            return
+        now = self.now()
+        if now > info.renewed_at:
+            await self._store.commit(
+                info.name, lambda view: rules.renew(view, now=now), incarnation=info.incarnation, durable=False
+            )
+
+    async def wait(self, reader: Reader, offset: int, timeout: float) -> StreamInfo:
+        """Return the state of a stream once it has more than ``offset`` bytes, or is closed.
+
+        Or as it is after ``timeout`` seconds, or when the service stops.
+
+        Raises:
+            StreamGone: the stream was deleted or replaced.
+        """
+        return await until_grown(reader, self._notifier, offset, timeout, stopping=lambda: self._stopping)
 
     async def read(self, name: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[Chunk, None]:
         """Yield the bytes of a stream from offset ``start`` up to ``stop``, or to its tail at this moment.
@@ -170,8 +217,7 @@ class StreamService:
         """
         with await self.open(name) as reader:
             info = reader.info
-            if not 0 <= start <= info.tail:
-                raise OffsetOutOfRange(name, start, info.tail)
+            check_offset(reader, start)
             end = info.tail if stop is None else min(stop, info.tail)
             offset = start
             while offset < end:
@@ -201,8 +247,8 @@ class StreamService:
     ) -> AsyncGenerator[Chunk | None, None]:
         """Follow a stream that is open already; None is yielded when nothing came for ``idle`` seconds."""
         info = reader.info
-        if start is not None and not 0 <= start <= info.tail:
-            raise OffsetOutOfRange(info.name, start, info.tail)
+        if start is not None:
+            check_offset(reader, start)
         return follow(
             reader,
             self._notifier,
@@ -416,14 +462,7 @@ class StreamService:
             raise
         return await (writer.close() if close else writer.flush())
 
-    async def replace(
-        self,
-        name: str,
-        spec: StreamSpec | None = None,
-        *,
-        condition: Condition | None = None,
-        shown: bool = True,
-    ) -> Draft:
+    async def replace(self, name: str, spec: StreamSpec | None = None, *, condition: Condition | None = None) -> Draft:
         """Begin a stream that its name shows once it is complete; one that it shows now stays until then.
 
         Args:
@@ -431,7 +470,6 @@ class StreamService:
             spec: what is to be said about it.
             condition: looks at what the name shows (None: nothing), at the beginning and at the end, and raises
                 `PreconditionFailed` if that must not be replaced.
-            shown: False to keep it hidden until it is complete, even if the name shows nothing.
 
         Returns:
             an async context manager: write to it, then publish it; left otherwise, it is discarded.
@@ -443,9 +481,7 @@ class StreamService:
         spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
 
         def decide(view: View) -> Change:
-            return rules.begin_replacement(
-                view, name, spec, incarnation=incarnation, now=now, condition=condition, shown=shown
-            )
+            return rules.begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition)
 
         return Draft(self, _there(await self.commit(name, decide, incarnation=incarnation, durable=False)), condition)
 
@@ -575,19 +611,6 @@ class StreamService:
         finally:
             self._notifier.notify(info.name)
 
-    async def shorten(self, info: StreamInfo, ttl: float) -> None:
-        """Let a part go ``ttl`` seconds after its last change, because what it was for is done.
-
-        Raises:
-            StreamGone: it is gone already.
-        """
-        now = self.now()
-
-        def decide(view: View) -> Change:
-            return rules.shorten(view, info.name, ttl=ttl, now=now, incarnation=info.incarnation)
-
-        await self.commit(info.name, decide, incarnation=info.incarnation, durable=False)
-
     async def annotate(self, name: str, attributes: Mapping[str, Any], *, incarnation: str | None = None) -> StreamInfo:
         """Set attributes of a stream, durably; those that are None are removed. See `StreamInfo.attributes`."""
         check_name(name)
@@ -691,14 +714,36 @@ class StreamService:
         return _there(await self.commit(name, decide, incarnation=incarnation))
 
     async def delete(self, name: str, *, incarnation: str | None = None, condition: Condition | None = None) -> None:
-        """Remove a stream. Readers of a closed one finish it; followers of an open one are told that it is gone."""
+        """Remove a stream. Readers of a closed one finish it; followers of an open one are told that it is gone.
+
+        One that has forks keeps its bytes for them, and its name, until the last of them is gone.
+        """
         check_name(name)
         now = self.now()
 
         def decide(view: View) -> Change:
             return rules.delete(view, name, now=now, incarnation=incarnation, condition=condition)
 
-        await self.commit(name, decide, incarnation=incarnation)
+        await self._remove(name, decide, incarnation)
+
+    async def _remove(self, name: str, decide: Decide, incarnation: str | None, *, durable: bool = True) -> Change:
+        """Carry out a removal, and then that of the origins which were kept for this stream alone.
+
+        Should that be interrupted, the next sweep finds them.
+        """
+        origins: list[Origin | None] = []
+
+        def observed(view: View) -> Change:
+            origins[:] = [None if view.target is None else view.target.origin]
+            return decide(view)
+
+        change = await self.commit(name, observed, incarnation=incarnation, durable=durable)
+        if change.info is None and origins[-1] is not None:
+            await self._reap(origins[-1])
+        return change
+
+    async def _reap(self, origin: Origin) -> None:
+        await self._remove(origin.name, rules.reap, origin.incarnation, durable=False)
 
     async def commit(
         self,
@@ -729,16 +774,17 @@ class StreamService:
         while True:
             expired = await self._store.expired(self.now(), _SWEEP_BATCH)
             for info in expired:
-                swept += await self._expire(info)
+                swept += not (await self._expire(info)).duplicate
             if len(expired) < _SWEEP_BATCH:
-                return swept
+                break
+        while orphans := await self._store.orphans(_SWEEP_BATCH):
+            for info in orphans:
+                await self._reap(Origin(info.name, info.incarnation))
+        return swept
 
-    async def _expire(self, info: StreamInfo) -> bool:
+    async def _expire(self, info: StreamInfo) -> Change:
         now = self.now()
-        change = await self.commit(
-            info.name, lambda view: rules.expire(view, now=now), incarnation=info.incarnation, durable=False
-        )
-        return not change.duplicate
+        return await self._remove(info.name, lambda view: rules.expire(view, now=now), info.incarnation, durable=False)
 
     async def _sweep_forever(self) -> None:
         while True:

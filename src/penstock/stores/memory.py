@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from penstock.core.ports import Change, Decide, View
-from penstock.errors import StreamGone
+from penstock.errors import OffsetOutOfRange, StreamGone
 from penstock.model import Buffer, ProducerState, StreamInfo, Usage
 
 
@@ -18,6 +18,7 @@ class _Entry:
     """One incarnation: its state, its bytes, its producers."""
 
     info: StreamInfo
+    first: int
     data: bytearray = field(default_factory=bytearray)
     producers: dict[str, ProducerState] = field(default_factory=dict)
     deleted: bool = False
@@ -75,32 +76,56 @@ class MemoryStore:
                 None if target is None else target.info,
                 None if current is None else current.info,
                 known,
+                self._shown,
+                self._forks,
             )
         )
         if not change.duplicate:
             self._apply(name, target, current, change)
         return change
 
+    def _shown(self, name: str) -> StreamInfo | None:
+        entry = self._current.get(name)
+        return None if entry is None else entry.info
+
+    def _forks(self, incarnation: str) -> int:
+        origins = (entry.info.origin for entry in self._entries())
+        return sum(origin is not None and origin.incarnation == incarnation for origin in origins)
+
     def _apply(self, name: str, target: _Entry | None, current: _Entry | None, change: Change) -> None:
         info = change.info
-        if target is not None and (info is None or info.incarnation != target.info.incarnation):
-            self._remove(target)
-            target = None
         if info is None:
+            if target is not None:
+                self._remove(target)
             return
-        entry = _Entry(info) if target is None else target
+        if target is not None and info.incarnation != target.info.incarnation:
+            self._displace(target)
+            target = None
+        entry = _Entry(info, info.start) if target is None else target
         for buffer in change.data:
             entry.data += buffer
+        if info.start > entry.first:
+            entry.data = entry.data[info.start - entry.first :]
+            entry.first = info.start
         entry.info = info
         if change.producer is not None:
             entry.producers[change.producer.producer.id] = change.producer
         if not info.published:
             self._drafts[info.incarnation] = entry
             return
-        if current is not None and current is not entry:
-            self._remove(current)
+        if current is not None and current is not entry and not current.deleted:
+            self._displace(current)
         self._drafts.pop(info.incarnation, None)
         self._current[name] = entry
+
+    def _displace(self, entry: _Entry) -> None:
+        """Make room for what takes the stream's place. It stays for its forks."""
+        forks = self._forks(entry.info.incarnation)
+        self._remove(entry)
+        if forks:
+            entry.deleted = False
+            entry.info = replace(entry.info, published=False, deleted=True)
+            self._drafts[entry.info.incarnation] = entry
 
     def _remove(self, entry: _Entry) -> None:
         entry.deleted = True
@@ -110,7 +135,11 @@ class MemoryStore:
 
     async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
         """See `Store.list`."""
-        names = [name for name in self._current if name.startswith(prefix) and name.encode() > after.encode()]
+        names = [
+            name
+            for name, entry in self._current.items()
+            if name.startswith(prefix) and name.encode() > after.encode() and not entry.info.deleted
+        ]
         return self._infos(sorted(names, key=str.encode)[:limit])
 
     async def expired(self, now: float, limit: int) -> Sequence[StreamInfo]:
@@ -119,14 +148,20 @@ class MemoryStore:
         infos = [*(entry.info for entry in self._current.values()), *drafts]
         return [info for info in infos if info.expired(now)][:limit]
 
+    async def orphans(self, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.orphans`."""
+        deleted = (entry.info for entry in self._entries() if entry.info.deleted)
+        return [info for info in deleted if not self._forks(info.incarnation)][:limit]
+
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
         """See `Store.find`."""
-        found = [entry.info for entry in self._entries() if (entry.info.owner, entry.info.key) == (owner, key)]
+        infos = [entry.info for entry in self._entries() if not entry.info.deleted]
+        found = [info for info in infos if (info.owner, info.key) == (owner, key)]
         return max(found, key=lambda info: info.created_at, default=None)
 
     async def usage(self, owner: str) -> Usage:
         """See `Store.usage`."""
-        owned = [entry.info for entry in self._entries() if entry.info.owner == owner]
+        owned = [entry.info for entry in self._entries() if entry.info.owner == owner and not entry.info.deleted]
         return Usage(len(owned), sum(max(info.tail, info.length or 0) for info in owned))
 
     def _entries(self) -> Iterable[_Entry]:
@@ -161,7 +196,10 @@ class MemoryReader:
         """See `Reader.read`."""
         if not self._info.closed:
             self._check()
-        return bytes(memoryview(self._entry.data)[start : min(stop, start + 1024 * 1024)])
+        first = self._entry.first
+        if start < first:
+            raise OffsetOutOfRange(self._info.name, start, self._info.tail, "is before what is kept")
+        return bytes(memoryview(self._entry.data)[start - first : min(stop, start + 1024 * 1024) - first])
 
     def _check(self) -> None:
         if self._entry.deleted:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from penstock.core import rules
+from penstock.core import coordination, rules
 from penstock.core.ports import Change, Decide, Reader, Store, View
-from penstock.errors import StreamNotFound
+from penstock.errors import StreamExists, StreamNotFound
 from penstock.model import Buffer, Producer, StreamInfo, StreamSpec, new_incarnation
 
 NOON = 1_700_000_000.0
@@ -194,6 +195,54 @@ class Driver:
             incarnation=incarnation,
         )
 
+    async def fork(
+        self,
+        name: str,
+        source: str,
+        offset: int | None = None,
+        *data: Buffer,
+        incarnation: str | None = None,
+        close: bool = False,
+    ) -> Change:
+        """Make a stream that begins with another one's bytes, up to ``offset``."""
+        new = incarnation or new_incarnation()
+        now = self.now
+        known = await self.store.load(source)
+        if known is None:
+            raise StreamNotFound(source)
+        fork = coordination.Fork(source=known, offset=offset, asked={})
+
+        def same(_: StreamInfo | None) -> None:
+            raise StreamExists(name)
+
+        return await self._commit(
+            name,
+            lambda view: coordination.create(
+                view, name, PLAIN, incarnation=new, now=now, same=same, data=data, close=close, fork=fork
+            ),
+            size=rules.size_of(data),
+        )
+
+    async def reap(self, name: str, *, incarnation: str | None = None) -> Change:
+        """Remove a deleted stream if it has no forks any more."""
+        return await self._commit(name, rules.reap, incarnation=incarnation, durable=False)
+
+    async def drop_beginning(self, name: str, start: int) -> Change:
+        """Drop a stream's bytes before ``start``."""
+
+        def decide(view: View) -> Change:
+            info = rules.present(view, name, self.now)
+            if not info.start < start <= info.tail:
+                return Change(info, duplicate=True)
+            return Change(replace(info, start=start, origin=None), offset=info.tail)
+
+        return await self._commit(name, decide)
+
+    async def renew(self, name: str) -> Change:
+        """Put off a stream's expiry because it was read."""
+        now = self.now
+        return await self._commit(name, lambda view: rules.renew(view, now=now), durable=False)
+
     async def delete(self, name: str, *, incarnation: str | None = None) -> Change:
         """Remove a stream."""
         now = self.now
@@ -231,7 +280,7 @@ class Driver:
     async def content(self, name: str, *, incarnation: str | None = None) -> bytes:
         """Return all bytes of a stream that must be there."""
         with await self.reader(name, incarnation=incarnation) as reader:
-            return await read_range(reader, 0, reader.info.tail)
+            return await read_range(reader, reader.info.start, reader.info.tail)
 
     async def names(self, prefix: str = "", limit: int = 100) -> list[str]:
         """Return the names that begin with ``prefix``, listed in pages of ``limit``."""

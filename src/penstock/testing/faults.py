@@ -151,6 +151,10 @@ class FaultyStore:
         """See `Store.expired`."""
         return await self._store.expired(now, limit)
 
+    async def orphans(self, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.orphans`."""
+        return await self._store.orphans(limit)
+
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
         """See `Store.find`."""
         return await self._store.find(owner, key)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.core.ports import Change, Reader, View
-from penstock.errors import PenstockError, StreamGone
+from penstock.errors import OffsetOutOfRange, PenstockError, StreamGone
 from penstock.model import Producer, StreamInfo, StreamSpec
 from penstock.stores.memory import MemoryStore
 from penstock.testing.driver import NOON, Driver, flow, read_range
@@ -68,6 +68,7 @@ class _Readers:
     mine: Reader
     model: Reader
     opened_open: bool
+    first: int
     data: bytes
 
     def close(self) -> None:
@@ -214,6 +215,33 @@ class StoreMachine(RuleBasedStateMachine):
         data, new = self._data(size), self._incarnation()
         self._same(lambda driver: driver.put(name, data, spec=spec, digests={"md5": b"1"}, incarnation=new))
 
+    @rule(name=names, source=names, share=st.floats(0, 1), size=sizes, tail=st.booleans())
+    def fork(self, name: str, source: str, share: float, size: int, tail: bool) -> None:
+        end = self._tail(source)
+        offset = None if end is None or tail else round(share * end)
+        data, new = self._data(size), self._incarnation()
+        self._same(lambda driver: driver.fork(name, source, offset, data, incarnation=new))
+
+    @rule(share=st.floats(0, 1), name=names)
+    def drop_beginning(self, name: str, share: float) -> None:
+        tail = self._tail(name)
+        if tail is not None:
+            self._same(lambda driver: driver.drop_beginning(name, round(share * tail)))
+
+    @rule(name=names)
+    def renew(self, name: str) -> None:
+        self._same(lambda driver: driver.renew(name))
+
+    @rule()
+    def reap_orphans(self) -> None:
+        async def reap(driver: Driver) -> list[tuple[str, str]]:
+            orphans = sorted((info.name, info.incarnation) for info in await driver.store.orphans(100))
+            for name, incarnation in orphans:
+                await driver.reap(name, incarnation=incarnation)
+            return orphans
+
+        self._same(reap)
+
     @rule(name=names)
     def fail(self, name: str) -> None:
         self._same(lambda driver: driver.fail(name, "it broke"))
@@ -281,8 +309,9 @@ class StoreMachine(RuleBasedStateMachine):
         async def both() -> None:
             mine, model = await self.lab.store.open(name), await self.model.store.open(name)
             if mine is not None and model is not None:
-                data = await read_range(model, 0, model.info.tail)
-                self.readers.append(_Readers(mine, model, not model.info.closed, data))
+                first = model.info.start
+                data = await read_range(model, first, model.info.tail)
+                self.readers.append(_Readers(mine, model, not model.info.closed, first, data))
             else:
                 assert (mine, model) == (None, None)
 
@@ -295,11 +324,14 @@ class StoreMachine(RuleBasedStateMachine):
         start, stop = _part(readers.model.info, share)
         expected = self.runner.run(_outcome(read_range(readers.model, start, stop)))
         actual = self.runner.run(_outcome(read_range(readers.mine, start, stop)))
-        if readers.opened_open and self._is_gone(readers.model.info):
+        info, data = readers.model.info, readers.data[start - readers.first : stop - readers.first]
+        if readers.opened_open and self._is_gone(info):
             # It may return what it still has, or say that the stream is gone.
-            assert actual == readers.data[start:stop] or actual == self._gone(readers.model.info)
+            assert actual == data or actual == self._gone(info) or self._is_dropped(actual)
+        elif self._is_dropped(expected):
+            assert actual == data or self._is_dropped(actual)
         else:
-            assert actual == expected == readers.data[start:stop]
+            assert actual == expected == data
 
     @precondition(lambda self: self.readers)
     @rule(index=st.integers(0, 99))
@@ -308,8 +340,10 @@ class StoreMachine(RuleBasedStateMachine):
         self._same_of(readers.mine.refresh(), readers.model.refresh())
         info = readers.model.info
         assert readers.mine.info == info
-        if info.tail > len(readers.data):
-            readers.data = self.runner.run(read_range(readers.model, 0, info.tail))
+        if (info.start, info.tail) != (readers.first, readers.first + len(readers.data)):
+            readers.first = info.start
+            outcome = self.runner.run(_outcome(read_range(readers.model, info.start, info.tail)))
+            readers.data = outcome if isinstance(outcome, bytes) else readers.data
 
     @precondition(lambda self: self.readers)
     @rule(index=st.integers(0, 99))
@@ -371,6 +405,9 @@ class StoreMachine(RuleBasedStateMachine):
     def _view(self, name: str, incarnation: str | None = None, producer: str | None = None) -> View:
         return self.runner.run(self.model.view(name, incarnation=incarnation, producer=producer))
 
+    def _is_dropped(self, outcome: object) -> bool:
+        return isinstance(outcome, tuple) and outcome[0] is OffsetOutOfRange
+
     def _is_gone(self, info: StreamInfo) -> bool:
         return self._view(info.name, info.incarnation).target is None
 
@@ -394,7 +431,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def _part(info: StreamInfo, share: tuple[float, float]) -> tuple[int, int]:
-    start, stop = sorted(round(part * info.tail) for part in share)
+    start, stop = sorted(info.start + round(part * (info.tail - info.start)) for part in share)
     return start, stop
 
 

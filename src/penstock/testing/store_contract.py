@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.testing.laws.commits import CommitLaws
+from penstock.testing.laws.forks import ForkLaws
 from penstock.testing.laws.interruption import InterruptionLaws
 from penstock.testing.laws.listing import ListingLaws
 from penstock.testing.laws.persistence import PersistenceLaws
@@ -13,7 +14,15 @@ from penstock.testing.laws.values import ValueLaws
 
 
 class StoreContract(
-    CommitLaws, ReadingLaws, ListingLaws, ValueLaws, ReplacementLaws, UploadLaws, InterruptionLaws, PersistenceLaws
+    CommitLaws,
+    ReadingLaws,
+    ListingLaws,
+    ValueLaws,
+    ReplacementLaws,
+    UploadLaws,
+    ForkLaws,
+    InterruptionLaws,
+    PersistenceLaws,
 ):
     """A test for every sentence of the contract in `penstock.core.ports`.
 

@@ -69,6 +69,10 @@ _TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
     errors.ContentTypeMismatch: ("content-type-mismatch", 409, "The stream holds another content type"),
     errors.ProducerFenced: ("producer-fenced", 403, "Another producer took over"),
     errors.ProducerOutOfSequence: ("producer-out-of-sequence", 409, "An append is missing"),
+    errors.EpochNotBegun: ("epoch-not-begun", 400, "A new epoch begins with sequence 0"),
+    errors.SequenceRegression: ("sequence-regression", 409, "The sequence is not after the last one"),
+    errors.ForksRemain: ("forks-remain", 409, "The stream is kept for its forks"),
+    errors.ForkOutOfRange: ("fork-out-of-range", 400, "The stream cannot be forked there"),
     errors.PreconditionFailed: ("precondition-failed", 412, "The precondition failed"),
     errors.DigestMismatch: ("digest-mismatch", 400, "The digest does not match"),
     errors.StorageFull: ("storage-full", 507, "The storage is full"),
@@ -85,6 +89,8 @@ _FACTS: Mapping[type[errors.PenstockError], Mapping[str, str]] = {
     errors.ContentTypeMismatch: {"content_type": "content_type"},
     errors.ProducerFenced: {"current_epoch": "current"},
     errors.ProducerOutOfSequence: {"expected": "expected"},
+    errors.SequenceRegression: {"last": "last"},
+    errors.ForkOutOfRange: {"offset": "offset", "tail": "tail"},
 }
 """Which attributes of an error are members of its problem, by the members' names."""
 
@@ -231,11 +237,11 @@ class ProblemRoute(APIRoute):
             try:
                 response = await handler(request)
             except (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect) as error:
-                response = problem_response(error)
-            self.finish(request, response)
+                response = self.refusal(error)
             return response if exchange is None else LingeringResponse(response, exchange)
 
         return handle
 
-    def finish(self, request: Request, response: Response) -> None:
-        """Add to a response what every answer of the route has; for subclasses."""
+    def refusal(self, error: Exception) -> Response:
+        """Return the answer to a request that ended in ``error``."""
+        return problem_response(error)

@@ -157,11 +157,11 @@ class Batch:
         removed: list[str] = []
         if not same:
             if target is not None:
-                removed += self._remove(target)
+                removed += self._displace(target)
             target = self._insert(change.info)
         assert target is not None  # noqa: S101 - either there before, or inserted just now
         if change.info.published and current is not None and current is not target and self._is_there(current):
-            removed += self._remove(current)
+            removed += self._displace(current)
         self._apply(target, change.info, change, commit)
         return Applied(change, tuple(removed), target.head.filed)
 
@@ -184,15 +184,33 @@ class Batch:
             known = target.producers.get(producer)
             if known is None and not target.fresh:
                 known = self.catalog.producer(target.head.key, producer)
-        return View(None if target is None else target.head.info, None if current is None else current.head.info, known)
+        return View(
+            None if target is None else target.head.info,
+            None if current is None else current.head.info,
+            known,
+            self._shown,
+            self._forks,
+        )
+
+    def _shown(self, name: str) -> StreamInfo | None:
+        slot = self.by_name(name)
+        return None if slot is None else slot.head.info
+
+    def _forks(self, incarnation: str) -> int:
+        """Count those of the catalog, and those that this transaction has not written there yet."""
+        begun = (slot.head.info.origin for slot in self._touched if slot.fresh and not slot.removed)
+        return self.catalog.forks(incarnation) + sum(
+            origin is not None and origin.incarnation == incarnation for origin in begun
+        )
 
     def _check(self, commit: Commit, change: Change, target: Slot | None) -> None:
         """Refuse a change that there is no room for, or that does not go with what was done to the stream's file."""
         if target is None and not self._room:
             raise StorageFull
         if commit.filed is not None:
-            there = target is not None or commit.filed.start == 0
-            if change.info is None or change.info.incarnation != commit.filed.incarnation or not there:
+            if change.info is None or change.info.incarnation != commit.filed.incarnation:
+                raise Moved
+            if target is None and commit.filed.start != change.info.start:
                 raise Moved
         elif commit.durable and target is not None and target.head.synced < target.head.filed:
             raise Moved
@@ -214,6 +232,11 @@ class Batch:
             if not slot.pending:
                 slot.pending_at = head.info.tail
             slot.pending += filter(len, change.data)
+        if info.start > head.info.start:
+            dropped = self.catalog.drop_beginning(head.key, info.start)
+            if head.filed < dropped:  # there is a hole in the file now, which is as safe as what comes before it
+                head.synced = dropped if head.synced == head.filed else head.synced
+                head.filed = dropped
         head.info = info
         head.instance = instance
         if change.producer is not None:
@@ -227,12 +250,24 @@ class Batch:
             self._touched.append(slot)
 
     def _insert(self, info: StreamInfo) -> Slot:
-        slot = Slot(Head(key=0, info=StreamInfo(name=info.name, incarnation=info.incarnation)), fresh=True)
+        slot = Slot(Head.before(info), fresh=True)
         self._incarnations[info.incarnation] = slot
         return slot
 
     def _is_there(self, slot: Slot) -> bool:
         return self._incarnations.get(slot.head.info.incarnation) is slot
+
+    def _displace(self, slot: Slot) -> tuple[str, ...]:
+        """Make room for what takes the stream's place. It stays for its forks."""
+        head = slot.head
+        if not self._forks(head.info.incarnation):
+            return self._remove(slot)
+        if self._names.get(head.info.name) is slot:
+            self._names[head.info.name] = None
+        head.info = replace(head.info, published=False, deleted=True)
+        slot.rewritten = True
+        self._write(slot)  # now, so that the catalog never sees two of one name
+        return ()
 
     def _remove(self, slot: Slot) -> tuple[str, ...]:
         head = slot.head
@@ -284,4 +319,5 @@ def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:
         and before.attributes is after.attributes
         and (before.upload, before.upload_ttl, before.writer, before.owner, before.key)
         == (after.upload, after.upload_ttl, after.writer, after.owner, after.key)
+        and (before.start, before.deleted, before.renewed_at) == (after.start, after.deleted, after.renewed_at)
     )

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from penstock.errors import StorageFailed, StorageFull
-from penstock.model import Buffer, Producer, ProducerState, StreamInfo, Usage
+from penstock.model import Buffer, Origin, Producer, ProducerState, StreamInfo, Usage
 
 EngineError = sqlite3.Error
 """What the engine raises; `translated` turns it into an error of the domain."""
@@ -21,7 +21,7 @@ _LONGEST_LOG = 16 * 1024 * 1024
 _PAGE = 4096
 _MOST_PAGES = 2**30
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NOBODY = ""
 """The instance of an unsettled file whose stream was deleted."""
 
@@ -34,7 +34,7 @@ CREATE TABLE streams (
     instance TEXT,                  -- who writes it, while it is provisional
     content_type TEXT NOT NULL,
     tail INTEGER NOT NULL,
-    filed INTEGER NOT NULL,         -- how many bytes are in the file; those from there to the tail are in chunks
+    filed INTEGER NOT NULL,         -- up to where the bytes are in the file; those from there to the tail are in chunks
     synced INTEGER NOT NULL,        -- how many of the filed bytes are known to be on the disk
     closed INTEGER NOT NULL,
     failure TEXT,
@@ -51,13 +51,20 @@ CREATE TABLE streams (
     writer TEXT,
     owner TEXT,
     label TEXT,                     -- the owner's key
-    attributes TEXT
+    attributes TEXT,
+    start INTEGER NOT NULL,
+    origin_name TEXT,
+    origin TEXT,                    -- the incarnation that has the bytes before the start
+    deleted INTEGER NOT NULL,
+    renewed_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX streams_by_name ON streams (name) WHERE published;
 CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX streams_by_instance ON streams (instance) WHERE instance IS NOT NULL;
 CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
 CREATE INDEX streams_by_label ON streams (label) WHERE label IS NOT NULL;
+CREATE INDEX streams_by_origin ON streams (origin) WHERE origin IS NOT NULL;
+CREATE INDEX streams_deleted ON streams (deleted) WHERE deleted;
 
 -- Not WITHOUT ROWID: rows of many kilobytes are better appended than kept in the order of a key.
 CREATE TABLE chunks (stream INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL);
@@ -94,10 +101,24 @@ CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
 CREATE INDEX streams_by_label ON streams (label) WHERE label IS NOT NULL;
 """
 
+_UPGRADE_FROM_2 = """
+ALTER TABLE streams ADD COLUMN start INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN origin_name TEXT;
+ALTER TABLE streams ADD COLUMN origin TEXT;
+ALTER TABLE streams ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN renewed_at REAL NOT NULL DEFAULT 0;
+CREATE INDEX streams_by_origin ON streams (origin) WHERE origin IS NOT NULL;
+CREATE INDEX streams_deleted ON streams (deleted) WHERE deleted;
+"""
+
+_CHANGES = (_SCHEMA, _UPGRADE_FROM_1 + _UPGRADE_FROM_2, _UPGRADE_FROM_2)
+"""What there is to do for a folder of each version, from none on."""
+
 _NAMES = (
     *("incarnation", "name", "published", "instance", "content_type", "tail", "filed", "synced", "closed", "failure"),
     *("length", "metadata", "created_at", "modified_at", "ttl", "expires_at", "digests"),
     *("upload", "upload_ttl", "writer", "owner", "label", "attributes"),
+    *("start", "origin_name", "origin", "deleted", "renewed_at"),
 )
 _COLUMNS = ", ".join(("key", *_NAMES))
 _INSERT = f"INSERT INTO streams ({', '.join(_NAMES)}, deadline) VALUES ({'?, ' * len(_NAMES)}?)"
@@ -111,8 +132,9 @@ class Head:
     Attributes:
         key: of the row.
         info: the state.
-        filed: how many bytes are in the file.
-        synced: how many of those are known to be on the disk.
+        filed: up to which offset the bytes are in the file. They stand there at their offsets, so that the file of a
+            stream that does not begin at 0 begins with a hole.
+        synced: up to which offset they are known to be on the disk.
         instance: who writes it, while it is provisional.
     """
 
@@ -121,6 +143,13 @@ class Head:
     filed: int = 0
     synced: int = 0
     instance: str | None = None
+
+    @classmethod
+    def before(cls, info: StreamInfo) -> Self:
+        """Return the head of a stream that is to be created, before it has any bytes of its own."""
+        start = info.start
+        begun = StreamInfo(name=info.name, incarnation=info.incarnation, start=start, tail=start, origin=info.origin)
+        return cls(key=0, info=begun, filed=start, synced=start)
 
 
 @contextmanager
@@ -192,7 +221,7 @@ class Catalog:
                 f"The data folder was written by a newer penstock (format {version}; this one knows {SCHEMA_VERSION})."
             )
         if version < SCHEMA_VERSION:
-            changes = _SCHEMA if version == 0 else _UPGRADE_FROM_1
+            changes = _CHANGES[version]
             self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     # -- transactions ---------------------------------------------------------------------------------------------
@@ -261,7 +290,8 @@ class Catalog:
     def labelled(self, owner: str | None, label: str) -> StreamInfo | None:
         """Return an owner's youngest stream of a key."""
         head = self._one(
-            f"SELECT {_COLUMNS} FROM streams WHERE label = ? AND owner IS ? ORDER BY created_at DESC LIMIT 1",
+            f"""SELECT {_COLUMNS} FROM streams WHERE label = ? AND owner IS ? AND NOT deleted
+            ORDER BY created_at DESC LIMIT 1""",
             (label, owner),
         )
         return None if head is None else head.info
@@ -269,7 +299,9 @@ class Catalog:
     def usage(self, owner: str) -> Usage:
         """Count what an owner has."""
         row = self._row(
-            "SELECT count(*), coalesce(sum(max(tail, coalesce(length, 0))), 0) FROM streams WHERE owner = ?", (owner,)
+            """SELECT count(*), coalesce(sum(max(tail, coalesce(length, 0))), 0) FROM streams
+            WHERE owner = ? AND NOT deleted""",
+            (owner,),
         )
         assert row is not None  # noqa: S101 - a count is a row
         return Usage(row[0], row[1])
@@ -277,7 +309,8 @@ class Catalog:
     def listing(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
         """Return published streams by name. SQLite compares text as UTF-8 bytes, as the contract wants it."""
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM streams WHERE published AND name > ? AND name >= ? ORDER BY name LIMIT ?",
+            f"""SELECT {_COLUMNS} FROM streams WHERE published AND NOT deleted AND name > ? AND name >= ?
+            ORDER BY name LIMIT ?""",
             (after, prefix, limit),
         )
         # The names with a prefix stand together, so the first other one ends them.
@@ -294,6 +327,20 @@ class Catalog:
             f"""SELECT {_COLUMNS} FROM streams WHERE deadline <= ? AND (published OR instance IS NULL)
             ORDER BY deadline LIMIT ?""",
             (now, limit),
+        )
+        return [head.info for head in rows]
+
+    def forks(self, incarnation: str) -> int:
+        """Count the streams that begin with the bytes of an incarnation."""
+        row = self._row("SELECT count(*) FROM streams WHERE origin = ?", (incarnation,))
+        return 0 if row is None else row[0]
+
+    def orphans(self, limit: int) -> list[StreamInfo]:
+        """Return streams that were deleted, and have no forks any more."""
+        rows = self._all(
+            f"""SELECT {_COLUMNS} FROM streams AS one WHERE deleted AND NOT EXISTS
+            (SELECT 1 FROM streams AS other WHERE other.origin = one.incarnation) LIMIT ?""",
+            (limit,),
         )
         return [head.info for head in rows]
 
@@ -342,6 +389,16 @@ class Catalog:
     def drop_all_chunks(self, key: int) -> None:
         """Forget all chunks of a stream."""
         self._db.execute("DELETE FROM chunks WHERE stream = ?", (key,))
+
+    def drop_beginning(self, key: int, start: int) -> int:
+        """Forget the chunks that end at or before offset ``start``, and return where the last of them ended, or 0."""
+        row = self._row(
+            "SELECT max(start + length(data)) FROM chunks WHERE stream = ? AND start + length(data) <= ?", (key, start)
+        )
+        dropped = 0 if row is None or row[0] is None else row[0]
+        if dropped:
+            self.drop_chunks(key, dropped)
+        return dropped
 
     # -- producers ------------------------------------------------------------------------------------------------
 
@@ -418,6 +475,10 @@ def _head(row: Sequence[Any]) -> Head:
         writer=row[20],
         owner=row[21],
         key=row[22],
+        start=row[24],
+        origin=None if row[26] is None else Origin(row[25], row[26]),
+        deleted=bool(row[27]),
+        renewed_at=row[28],
         **optional,
     )
     return Head(key=row[0], info=info, filed=row[7], synced=row[8], instance=row[4])
@@ -451,5 +512,10 @@ def _values(head: Head) -> tuple[Any, ...]:
         info.owner,
         info.key,
         json.dumps(dict(info.attributes)) if info.attributes else None,
+        info.start,
+        None if info.origin is None else info.origin.name,
+        None if info.origin is None else info.origin.incarnation,
+        info.deleted,
+        info.renewed_at,
         info.deadline,
     )

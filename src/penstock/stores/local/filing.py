@@ -128,7 +128,8 @@ class Filing:
             known = None
             if target is not None and commit.producer is not None:
                 known = catalog.producer(target.key, commit.producer)
-        return View(_info(target), _info(current), known), target
+        view = View(_info(target), _info(current), known, lambda name: _info(catalog.by_name(name)), catalog.forks)
+        return view, target
 
     def _write_and_submit(
         self, blob: Blob, head: Head | None, change: Change, incarnation: str, commit: Commit
@@ -136,7 +137,7 @@ class Filing:
         if change.duplicate or change.info is None or change.info.incarnation != incarnation:
             raise Moved
         if head is None or head.info.incarnation != incarnation:  # it is to be created
-            head = Head(key=0, info=StreamInfo(name=commit.name, incarnation=incarnation))
+            head = Head.before(change.info)
         start = head.info.tail
         loose = [data for _, data in self._engine.catalog().chunks(head.key, head.filed, start)]
         with translated():
@@ -144,7 +145,7 @@ class Filing:
             # What moves from the catalog to the file was durable there, and must be so here.
             synced = self._engine.fsync and (commit.durable or bool(loose))
             if synced:
-                blob.sync(folders=not head.synced)
+                blob.sync(folders=head.synced <= head.info.start)
         filed = Filed(incarnation, start, start + sum(map(len, change.data)), synced or not self._engine.fsync)
         applied = self._submit(replace(commit, filed=filed, durable=synced))
         info = applied.change.info

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from penstock.core.uninterrupted import uninterrupted
-from penstock.errors import StorageFailed, StreamGone
+from penstock.errors import OffsetOutOfRange, StorageFailed, StreamGone
 from penstock.model import Buffer, StreamInfo
 from penstock.stores.local.catalog import Catalog, Head
 from penstock.stores.local.engine import Engine
@@ -52,7 +52,7 @@ class LocalReader:
         Raises:
             FileNotFoundError: the stream was deleted meanwhile.
         """
-        descriptor = engine.blobs.open(head.info.incarnation) if head.filed else -1
+        descriptor = engine.blobs.open(head.info.incarnation) if head.filed > head.info.start else -1
         rest = b""
         if hold:
             rest = b"".join(data for _, data in catalog.chunks(head.key, head.filed, head.info.tail))
@@ -146,6 +146,8 @@ class LocalReader:
         catalog = self._engine.catalog()
         with catalog.snapshot():
             self._head = head = self._refreshed()
+            if start < head.info.start:
+                raise OffsetOutOfRange(self._info.name, start, head.info.tail, "is before what is kept")
             if start >= head.filed:
                 parts = []
                 for offset, data in catalog.chunks(head.key, start, stop):

@@ -98,6 +98,10 @@ class LocalStore:
         """See `Store.expired`."""
         return await self._engine.read(lambda: self._engine.catalog().expired(now, limit))
 
+    async def orphans(self, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.orphans`."""
+        return await self._engine.read(lambda: self._engine.catalog().orphans(limit))
+
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
         """See `Store.find`."""
         return await self._engine.read(lambda: self._engine.catalog().labelled(owner, key))

@@ -40,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Dated)
     app.include_router(streams.files(max_size=settings.max_size or None))
     app.include_router(streams.live())
+    app.include_router(streams.durable(long_poll=settings.long_poll))
 
     @app.get("/", include_in_schema=False)
     async def welcome(request: Request) -> Response:

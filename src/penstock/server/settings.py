@@ -32,6 +32,7 @@ class Settings:
         forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-…`` fields count, with commas
             between; ``*`` for all.
         root_path: the path under which the server is to be seen from outside, which a proxy takes away: ``/store``.
+        long_poll: seconds that a long-poll waits for something new.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class Settings:
     max_size: int = 0
     grace: int = 30
     access_log: bool = False
+    long_poll: int = 20
     forwarded_allow_ips: str = "127.0.0.1,::1"
     root_path: str = ""
 

@@ -1,0 +1,270 @@
+"""GET: catch-up reads, long-polls, and the way to events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.core.forks import check_offset
+from penstock.core.ports import Reader
+from penstock.core.service import StreamService
+from penstock.doors.durable.answers import answer, common
+from penstock.doors.durable.events import events
+from penstock.errors import OffsetOutOfRange
+from penstock.model import Buffer, StreamInfo
+from penstock.protocols import durable, sse
+from penstock.protocols.conditional import ETagList
+from penstock.toolkit.problems import bad_request
+from penstock.toolkit.responses.streamed_body import StreamedBody
+
+CHUNK: Final = 8 * 1024 * 1024
+"""Bytes of a stream that one answer has, or somewhat more where a message is longer than that."""
+
+_HELD: Final = 1024 * 1024
+"""Answers of up to so many bytes are put together in memory; longer ones are sent as they are read."""
+
+_BLOCK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the door serves reads.
+
+    Attributes:
+        long_poll: seconds that a long-poll waits.
+        lifetime: seconds after which events are ended, so that caches in between can be asked again.
+        heartbeat: seconds of silence after which events say that the line is alive.
+        cache: ``public``, or ``private`` where not everybody may read.
+    """
+
+    long_poll: float
+    lifetime: float
+    heartbeat: float
+    cache: str
+
+
+async def read(service: StreamService, request: Request, name: str, manner: Manner) -> Response:
+    """Answer a read from an offset in one of the three modes (PROTOCOL.md sections 5.6 to 5.8).
+
+    Raises:
+        MalformedError, RequestError: the query is wrong.
+        StreamNotFound, StreamGone, OffsetOutOfRange: there is nothing to read, or not from there.
+    """
+    query = request.query_params
+    live, cursor = query.get("live"), query.get("cursor")
+    start = _start(query.getlist("offset"), live)
+    reader = await service.open(name)
+    try:
+        await service.renew(reader.info)
+        if live == "sse":
+            return await _events(service, reader, start, cursor, manner)
+        response = await _chunk(
+            service, request, reader, start, cursor if live else None, manner, live=live is not None
+        )
+    except BaseException:
+        reader.close()
+        raise
+    if not isinstance(response, StreamedBody):
+        reader.close()
+    return response
+
+
+def _start(offsets: list[str], live: str | None) -> int | None:
+    """Return where to begin; None for the tail."""
+    if live not in {None, "long-poll", "sse"}:
+        raise bad_request("live must be long-poll or sse.")
+    if len(offsets) > 1:
+        raise bad_request("There must be one offset, not several.")
+    if not offsets and live is not None:
+        raise bad_request(f"live={live} needs an offset: -1 for the beginning, now for the tail.")
+    return durable.position(offsets[0]) if offsets else 0
+
+
+# -- catch-up and long-poll -------------------------------------------------------------------------------------------
+
+
+async def _chunk(
+    service: StreamService,
+    request: Request,
+    reader: Reader,
+    start: int | None,
+    cursor: str | None,
+    manner: Manner,
+    *,
+    live: bool,
+) -> Response:
+    info = reader.info
+    if start is None:
+        if not live:
+            return _nothing(info)
+        start = info.tail
+    check_offset(reader, start)
+    if live and start == info.tail and not info.closed:
+        info = await service.wait(reader, start, manner.long_poll)
+        await service.renew(info)
+    fields = {"content-type": durable.media_type(info)}
+    if live:
+        fields["stream-cursor"] = durable.cursor(service.now(), cursor)
+        if start == info.tail:
+            return _timed_out(info, fields)
+    end = await _end(reader, start)
+    etag = durable.etag(info, start, end)
+    up_to_date = end == info.tail
+    fields |= {
+        "stream-next-offset": durable.offset(end),
+        "etag": etag,
+        "cache-control": _cache(info, end, live, manner),
+    }
+    if up_to_date:
+        fields["stream-up-to-date"] = "true"
+        if info.closed:
+            fields["stream-closed"] = "true"
+    if _is_known(request.headers.get("if-none-match"), etag):
+        return answer(304, fields)
+    return await _body(reader, start, end, fields)
+
+
+def _nothing(info: StreamInfo) -> Response:
+    """Answer a catch-up read from ``now``: it has no data, and tells where the tail is (section 8)."""
+    fields = {
+        "content-type": durable.media_type(info),
+        "stream-next-offset": durable.offset(info.tail),
+        "stream-up-to-date": "true",
+        "cache-control": "no-store",
+    }
+    if info.closed:
+        fields["stream-closed"] = "true"
+    return answer(200, fields, b"[]" if durable.is_json(info) else b"")
+
+
+def _timed_out(info: StreamInfo, fields: dict[str, str]) -> Response:
+    """Answer a long-poll that nothing came for, or that nothing will ever come for (section 5.7)."""
+    del fields["content-type"]
+    fields |= {
+        "stream-next-offset": durable.offset(info.tail),
+        "stream-up-to-date": "true",
+        "cache-control": "no-store",
+    }
+    if info.closed:
+        del fields["stream-cursor"]  # nobody is to come back
+        fields["stream-closed"] = "true"
+    return answer(204, fields)
+
+
+def _cache(info: StreamInfo, end: int, live: bool, manner: Manner) -> str:
+    """Tell how long an answer may be kept (section 10.1).
+
+    The bytes at an offset never change, but a catch-up read up to the tail of an open stream will be longer next time:
+    whoever asks for all there is must not be given what there was. A long-poll goes on from where its answer ends.
+    """
+    if end == info.tail and not info.closed and not live:
+        return f"{manner.cache}, no-cache"
+    return f"{manner.cache}, max-age=60, stale-while-revalidate=300"
+
+
+def _is_known(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    known = ETagList.parse(if_none_match)
+    return known.any or any(str(tag) == etag for tag in known.tags)
+
+
+async def _end(reader: Reader, start: int) -> int:
+    """Return where an answer that begins at ``start`` ends: at the tail, or where a message does."""
+    info = reader.info
+    if durable.is_json(info) and start and bytes(await reader.read(start - 1, start)) != b"\n":
+        raise OffsetOutOfRange(info.name, start, info.tail, "is within a message")
+    end = start + CHUNK
+    if end >= info.tail:
+        return info.tail
+    if not durable.is_json(info):
+        return end
+    stop = end
+    while stop > start:
+        block = b"".join([bytes(data) async for data in _slices(reader, max(start, stop - _BLOCK), stop)])
+        if (at := block.rfind(b"\n")) >= 0:
+            return stop - len(block) + at + 1
+        stop -= len(block)
+    async for data in _slices(reader, end, info.tail):
+        if (at := bytes(data).find(b"\n")) >= 0:
+            return end + at + 1
+        end += len(data)
+    return info.tail
+
+
+async def _slices(reader: Reader, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+    while start < end:
+        data = await reader.read(start, end)
+        yield data
+        start += len(data)
+
+
+async def _body(reader: Reader, start: int, end: int, fields: dict[str, str]) -> Response:
+    """Answer with the bytes from ``start`` to ``end``, as they are or as an array."""
+    json = durable.is_json(reader.info)
+    if end - start <= _HELD:
+        lines = b"".join([bytes(data) async for data in _slices(reader, start, end)])
+        return answer(200, fields, durable.array(lines) if json else lines)
+    fields["content-length"] = str(end - start + (1 if json else 0))
+    body = _array(reader, start, end) if json else _slices(reader, start, end)
+    return common(StreamedBody(body, headers=fields, release=reader.close))
+
+
+async def _array(reader: Reader, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+    """Yield the array of the messages from ``start`` to ``end``: a byte more than they have. See `durable.array`."""
+    yield b"["
+    async for data in _slices(reader, start, end - 1):
+        yield bytes(data).replace(b"\n", b",")
+    yield b"]"
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+async def _events(
+    service: StreamService, reader: Reader, start: int | None, cursor: str | None, manner: Manner
+) -> Response:
+    info = await _refreshed(reader) if start is None else reader.info
+    begin = info.tail if start is None else start
+    check_offset(reader, begin)
+    fields = {
+        "content-type": sse.MEDIA_TYPE,
+        "cache-control": "no-cache, no-store, no-transform",
+        "x-accel-buffering": "no",  # nginx
+        "incremental": "?1",  # RFC 10036
+    }
+    if not durable.is_json(info) and not durable.is_text(info):
+        fields["stream-sse-data-encoding"] = "base64"
+    if info.closed and begin == info.tail:
+        fields["stream-closed"] = "true"
+        fields["stream-up-to-date"] = "true"
+    body = events(service, reader, begin, cursor, lifetime=manner.lifetime, heartbeat=manner.heartbeat)
+    return common(StreamedBody(body, headers=fields, release=reader.close))
+
+
+async def _refreshed(reader: Reader) -> StreamInfo:
+    return await reader.refresh()
+
+
+# -- metadata ---------------------------------------------------------------------------------------------------------
+
+
+def described(info: StreamInfo) -> Response:
+    """Answer HEAD: all there is to know of a stream (section 5.5)."""
+    fields = {
+        "content-type": durable.media_type(info),
+        "stream-next-offset": durable.offset(info.tail),
+        "etag": durable.etag(info, 0, info.tail),
+        "cache-control": "no-store",
+    }
+    if info.ttl is not None:
+        fields["stream-ttl"] = str(int(info.ttl))
+    if info.expires_at is not None:
+        fields["stream-expires-at"] = durable.timestamp(info.expires_at)
+    if info.closed:
+        fields["stream-closed"] = "true"
+    return answer(200, fields)

@@ -33,7 +33,7 @@ def run(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        http="penstock.server.protocol:InformationalProtocol",
+        http="penstock.server.lines:HandingOverProtocol",
         loop="uvloop",
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE,

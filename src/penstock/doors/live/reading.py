@@ -10,8 +10,9 @@ from fastapi.responses import Response
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.doors.live.following import framed
 from penstock.doors.live.positions import beginning
+from penstock.doors.live.shared_body import SharedBody
+from penstock.doors.live.tails import SharedTails
 from penstock.doors.live.wishes import Wish
 from penstock.errors import StreamFailed
 from penstock.model import StreamInfo
@@ -20,7 +21,6 @@ from penstock.protocols.accept import preferred_type
 from penstock.protocols.framings import EventFraming, Framing, NDJSONFraming, Runs, kind_of
 from penstock.protocols.framings.ndjson import MEDIA_TYPE as NDJSON
 from penstock.toolkit.responses.stream_fields import state_fields
-from penstock.toolkit.responses.streamed_body import StreamedBody
 
 EVENT_FIELD: Final = "event-field"
 """The attribute of a stream that names the member of its records which is their event's type."""
@@ -30,23 +30,22 @@ _ENOUGH: Final = 1024 * 1024
 """Bytes after which the answer to a poll is full."""
 
 
-async def read(service: StreamService, request: Request, name: str, wish: Wish, heartbeat: float) -> Response:
+async def read(tails: SharedTails, request: Request, name: str, wish: Wish) -> Response:
     """Answer a GET."""
     format_ = format_of(request)
     last_event_id = request.headers.get("last-event-id") or None
-    reader = await service.open(name)
+    reader = await tails.service.open(name)
     try:
         info = reader.info
-        begin = await beginning(service, reader, wish, last_event_id)
+        begin = await beginning(tails.service, reader, wish, last_event_id)
         if info.closed and last_event_id and begin == info.tail:
             reader.close()
             return Response(status_code=204, headers=state_fields(info))  # tells an EventSource to stop
         framing = framing_of(info, format_, wish)
         if wish.wait is not None:
             with reader:
-                return await _poll(service, reader, begin, framing, wish.wait)
-        body = framed(service, reader, begin, framing, heartbeat)
-        return StreamedBody(body, headers=_fields(framing, info), release=reader.close)
+                return await _poll(tails.service, reader, begin, framing, wish.wait)
+        return SharedBody(tails.of(info, framing), reader, begin, _fields(framing, info))
     except BaseException:
         reader.close()
         raise

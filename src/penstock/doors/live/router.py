@@ -17,6 +17,7 @@ from penstock.doors.live.following import HEARTBEAT
 from penstock.doors.live.progressive import progressive
 from penstock.doors.live.reading import read
 from penstock.doors.live.sockets import serve
+from penstock.doors.live.tails import SharedTails
 from penstock.doors.live.wishes import Wish, wish
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import APPENDED, json_of, parameter, problems
@@ -49,6 +50,7 @@ def live_router(
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["live"], **options})
+    tails = SharedTails(service, heartbeat=heartbeat)
     route = f"penstock-live-{secrets.token_hex(4)}"  # its own, so that several can be mounted in one application
 
     @router.post(
@@ -92,7 +94,7 @@ def live_router(
         """Follow a stream; `Last-Event-ID` resumes without gap or duplicate."""
         name = name_in(request)
         await authorized(authorize, request, "read", name)
-        return await read(service, request, name, wish, heartbeat)
+        return await read(tails, request, name, wish)
 
     router.get(
         "/{name:path}",

@@ -1,0 +1,159 @@
+"""Connections that responses take over: the server's side of `penstock.toolkit.responses.handover`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from penstock.server.protocol import InformationalProtocol
+from penstock.toolkit.responses.handover import EXTENSION, Piece, Sink
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import Message, Receive, Scope, Send
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+
+class HandingOverProtocol(InformationalProtocol):
+    """uvicorn's protocol for HTTP/1.1, which hands connections over to the responses that ask for it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._application = self.app
+        self.app = self._offering
+        self._line: TransportLine | None = None
+
+    async def _offering(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "GET":
+            await self._application(scope, receive, send)
+            return
+        # What uvicorn has an application send with is a method of the exchange.
+        cycle = cast("Any", send).__self__
+        offer = _Offer(self, cycle)
+        scope.setdefault("extensions", {})[EXTENSION] = offer
+        await self._application(scope, receive, offer.send)
+
+    def hand_over(self, cycle: RequestResponseCycle) -> TransportLine | None:
+        """Let a line take the place of an exchange whose response has begun; the exchange is done with."""
+        if cycle is not self.cycle or cycle.disconnected or cycle.response_complete or cycle.more_body:
+            return None
+        line = self._line = TransportLine(self, chunked=bool(cycle.chunked_encoding), keep_alive=cycle.keep_alive)
+        self.cycle = cast("RequestResponseCycle", line)
+        self.scope = self.headers = None  # type: ignore[assignment]  # they would stay as long as the line
+        cycle.response_complete = True
+        cycle.message_event.set()
+        return line
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the line, too."""
+        super().connection_lost(exc)
+        line, self._line = self._line, None
+        if line is not None:
+            line.lost()
+
+    def resume_writing(self) -> None:
+        """Tell the line, too."""
+        super().resume_writing()
+        if self._line is not None:
+            self._line.resumed()
+
+    def line_ended(self) -> None:
+        """Go on to the next request, or wait for it."""
+        self._line = None
+        self.on_response_complete()
+
+
+class _Offer:
+    """See `Offer`. It watches what the application sends of the response."""
+
+    __slots__ = ("_cycle", "_marked", "_protocol")
+
+    def __init__(self, protocol: HandingOverProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._marked = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and see whether the start of the response came as its author made it."""
+        if message["type"] == "http.response.start":
+            self._marked = message.pop(EXTENSION, None) is self and not any(
+                name.lower() in {b"content-encoding", b"content-length"} for name, _ in message.get("headers", ())
+            )
+        await self._cycle.send(cast("Any", message))
+
+    def take(self) -> TransportLine | None:
+        """See `Offer.take`."""
+        return self._protocol.hand_over(self._cycle) if self._marked else None
+
+
+class _NoEvent:
+    """Nobody waits for messages any more."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+class TransportLine:
+    """A connection that was handed over; see `Line`. For uvicorn's protocol, it is an exchange that goes on."""
+
+    __slots__ = (
+        "_chunked",
+        "_protocol",
+        "_transport",
+        "closed",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+        "sink",
+    )
+
+    message_event: Final = _NoEvent()
+    more_body: Final = False
+
+    def __init__(self, protocol: HandingOverProtocol, *, chunked: bool, keep_alive: bool) -> None:
+        self.sink: Sink | None = None
+        self.closed = False
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self._protocol = protocol
+        self._transport: asyncio.Transport = protocol.transport
+        self._chunked = chunked
+
+    def write(self, piece: Piece) -> bool:
+        """See `Line.write`."""
+        self._transport.write(piece.chunked if self._chunked else piece.plain)
+        return not self._protocol.flow.write_paused
+
+    def finish(self, piece: Piece, *, whole: bool) -> None:
+        """See `Line.finish`."""
+        if self.closed:
+            return
+        self._end()
+        self.write(piece)
+        if self._chunked and whole:
+            self._transport.write(b"0\r\n\r\n")
+        if not (self.keep_alive and self._chunked and whole):
+            self._transport.close()
+        self._protocol.line_ended()
+
+    def abort(self) -> None:
+        """See `Line.abort`."""
+        self._end()
+        self._transport.abort()
+
+    def resumed(self) -> None:
+        """There is room again."""
+        if self.sink is not None:
+            self.sink.resumed()
+
+    def lost(self) -> None:
+        """The connection has gone."""
+        sink = self.sink
+        self._end()
+        if sink is not None:
+            sink.lost()
+
+    def _end(self) -> None:
+        self.closed = self.response_complete = True
+        self.sink = None

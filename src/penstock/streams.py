@@ -18,7 +18,7 @@ from penstock.stores.memory import MemoryStore
 if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only appends and reads
     from fastapi import APIRouter
 
-    from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner
+    from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner, Quota
 
 MEMORY = ":memory:"
 
@@ -80,6 +80,9 @@ class Streams(StreamService):
         on_create: OnCreate | None = None,
         on_complete: OnComplete | None = None,
         max_size: int | None = None,
+        quota: Quota | None = None,
+        upload_expiry: float | None = 7 * 86400.0,
+        cors: Sequence[str] = (),
         **options: Any,
     ) -> APIRouter:
         """Return a router that serves streams as files; see `penstock.doors.files.files_router`."""
@@ -93,6 +96,9 @@ class Streams(StreamService):
             on_create=on_create,
             on_complete=on_complete,
             max_size=max_size,
+            quota=quota,
+            upload_expiry=upload_expiry,
+            cors=cors,
             **options,
         )
 

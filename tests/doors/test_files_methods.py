@@ -7,7 +7,11 @@ import pytest
 from servers import Server
 from wire import Answer, Connection, request
 
-COLLECTION, FILE, LIVE = "GET, HEAD, OPTIONS, POST", "DELETE, GET, HEAD, OPTIONS, PUT", "GET, HEAD, OPTIONS, POST"
+COLLECTION, FILE, LIVE = (
+    "GET, HEAD, OPTIONS, POST",
+    "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+    "GET, HEAD, OPTIONS, POST",
+)
 URLS = [("/files/", COLLECTION), ("/files/x", FILE), ("/files/a/b", FILE), ("/live/x", LIVE)]
 
 
@@ -119,3 +123,10 @@ async def test_every_refusal_is_a_problem(
     await request(server.port, "PUT", f"/files/{name}file", b"x")
     await request(server.port, "POST", f"/live/{name}open", b"{}", PRODUCER)
     check_problem(await request(server.port, method, path.replace("@", name), body, headers), status, slug)
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_stream_takes_only_uploads_that_resume_by_these(server: Server, name: str, method: str) -> None:
+    answer = await request(server.port, method, f"/files/{name}", b"x")
+    check_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PUT"

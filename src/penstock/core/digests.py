@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from penstock.core.ports import Reader
 from penstock.core.uninterrupted import uninterrupted
@@ -13,12 +14,34 @@ from penstock.model import Buffer
 ALGORITHMS: Mapping[str, str] = {"sha-256": "sha256", "sha-512": "sha512"}
 """What can be computed: the names of RFC 9530, and those of `hashlib`."""
 
+_NONE: Mapping[str, Hash] = {}
+
+
+class Hash(Protocol):
+    """A digest that is being computed: what `hashlib` makes, and others like it."""
+
+    @property
+    def digest_size(self) -> int:
+        """How many bytes the digest has."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Take in bytes."""
+
+    def digest(self) -> bytes:
+        """Return the digest of all bytes so far."""
+
 
 class Hasher:
-    """Several digests of the same bytes."""
+    """Several digests of the same bytes.
 
-    def __init__(self, algorithms: Iterable[str]) -> None:
-        self._hashes = {name: hashlib.new(ALGORITHMS[name]) for name in algorithms}
+    Args:
+        algorithms: which of `ALGORITHMS`.
+        others: further ones, by names of the caller's own.
+    """
+
+    def __init__(self, algorithms: Iterable[str] = (), others: Mapping[str, Hash] = _NONE) -> None:
+        known: dict[str, Hash] = {name: hashlib.new(ALGORITHMS[name]) for name in algorithms}
+        self._hashes = {**known, **others}
 
     async def update(self, buffers: Sequence[Buffer]) -> None:
         """Take in bytes, in a thread; they must not change meanwhile."""

@@ -171,14 +171,23 @@ def numbered(change: Change, last: Producer) -> Change:
 
 
 def begin_replacement(
-    view: View, name: str, spec: StreamSpec, *, incarnation: str, now: float, condition: Condition | None
+    view: View,
+    name: str,
+    spec: StreamSpec,
+    *,
+    incarnation: str,
+    now: float,
+    condition: Condition | None,
+    shown: bool = True,
 ) -> Change:
     """A stream that becomes what its name shows once it is complete.
 
-    Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows; where it
-    shows a closed stream, that stays until `publish`. Either way it is provisional: it goes if its writer goes.
+    Where the name shows nothing yet, the new stream is published at once, so that it can be read as it grows, if it is
+    to be ``shown``; where it shows a closed stream, that stays until `publish`. Either way it is provisional: it goes
+    if its writer goes.
     """
-    return Change(_begun(view, name, spec, incarnation, now, condition))
+    begun = _begun(view, name, spec, incarnation, now, condition)
+    return Change(replace(begun, published=begun.published and shown))
 
 
 def begin_upload(
@@ -244,6 +253,14 @@ def annotate(
     info = present(view, name, now, incarnation)
     merged = {key: value for key, value in {**info.attributes, **attributes}.items() if value is not None}
     return Change(replace(info, attributes=merged), offset=info.tail)
+
+
+def shorten(view: View, name: str, *, ttl: float, now: float, incarnation: str) -> Change:
+    """Let a part go sooner, because what it was for is done."""
+    info = present(view, name, now, incarnation)
+    if not info.upload or (info.upload_ttl is not None and info.upload_ttl <= ttl):
+        return Change(info, duplicate=True, offset=info.tail)
+    return Change(replace(info, upload_ttl=ttl), offset=info.tail)
 
 
 CLAIM = "claim"

@@ -462,7 +462,14 @@ class StreamService:
             raise
         return await (writer.close() if close else writer.flush())
 
-    async def replace(self, name: str, spec: StreamSpec | None = None, *, condition: Condition | None = None) -> Draft:
+    async def replace(
+        self,
+        name: str,
+        spec: StreamSpec | None = None,
+        *,
+        condition: Condition | None = None,
+        shown: bool = True,
+    ) -> Draft:
         """Begin a stream that its name shows once it is complete; one that it shows now stays until then.
 
         Args:
@@ -470,6 +477,7 @@ class StreamService:
             spec: what is to be said about it.
             condition: looks at what the name shows (None: nothing), at the beginning and at the end, and raises
                 `PreconditionFailed` if that must not be replaced.
+            shown: False to keep it hidden until it is complete, even if the name shows nothing.
 
         Returns:
             an async context manager: write to it, then publish it; left otherwise, it is discarded.
@@ -481,7 +489,9 @@ class StreamService:
         spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
 
         def decide(view: View) -> Change:
-            return rules.begin_replacement(view, name, spec, incarnation=incarnation, now=now, condition=condition)
+            return rules.begin_replacement(
+                view, name, spec, incarnation=incarnation, now=now, condition=condition, shown=shown
+            )
 
         return Draft(self, _there(await self.commit(name, decide, incarnation=incarnation, durable=False)), condition)
 
@@ -610,6 +620,19 @@ class StreamService:
             return _there(await self._store.join(info.name, decide, parts, incarnation=info.incarnation))
         finally:
             self._notifier.notify(info.name)
+
+    async def shorten(self, info: StreamInfo, ttl: float) -> None:
+        """Let a part go ``ttl`` seconds after its last change, because what it was for is done.
+
+        Raises:
+            StreamGone: it is gone already.
+        """
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.shorten(view, info.name, ttl=ttl, now=now, incarnation=info.incarnation)
+
+        await self.commit(info.name, decide, incarnation=info.incarnation, durable=False)
 
     async def annotate(self, name: str, attributes: Mapping[str, Any], *, incarnation: str | None = None) -> StreamInfo:
         """Set attributes of a stream, durably; those that are None are removed. See `StreamInfo.attributes`."""

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from starlette.requests import Request
 
@@ -22,6 +22,7 @@ _LONGEST_TTL: Final = 100 * 365 * 86400
 
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+[ \t]*(?:;[ -~\t]*)?", re.ASCII)
 _MAX_CONTENT_TYPE: Final = 255
+_UPLOAD_KEY: Final = re.compile(r"[!-~]{1,255}")
 
 
 def name_in(request: Request) -> str:
@@ -62,6 +63,55 @@ def base_of(request: Request, route: str) -> str:
 def url_in(base: str, name: str) -> str:
     """Return the path of a stream's URL."""
     return base + quote(name, safe="/")
+
+
+def upload_url_in(base: str, info: StreamInfo) -> str:
+    """Return the path and query of an upload's URL: it means this incarnation, whatever the name shows.
+
+    Once it is complete, and shown, the name alone will do.
+    """
+    url = url_in(base, info.name)
+    return url if info.complete and info.published else f"{url}?upload={info.incarnation}"
+
+
+def resolved(base: str, url: str) -> tuple[str, str | None]:
+    """Return the name and the incarnation that the URL of an upload tells.
+
+    Whatever host a client reached the server by, an upload is one of this server: only the path counts. A proxy may
+    have put something before it.
+
+    Args:
+        base: what the paths of streams' URLs begin with here.
+        url: a URL, or a path.
+
+    Raises:
+        RequestError: it is not the URL of a stream.
+        InvalidName: what it tells is no name.
+    """
+    try:
+        split = urlsplit(url)
+        _, found, name = split.path.partition(base)
+        text = unquote_to_bytes(name).decode()
+    except ValueError:
+        found = text = ""
+    if not found or not split.path.startswith("/"):
+        raise bad_request(f"{url[:200]!r} is not the URL of an upload.")
+    incarnations = parse_qs(split.query).get("upload", [None])
+    return check_name(text), incarnations[0]
+
+
+def key_of(request: Request) -> str | None:
+    """Return the key by which the client wants to find an upload again (``Upload-Key``), or None.
+
+    Raises:
+        RequestError: it is not visible ASCII, or too long.
+    """
+    value = request.headers.get("upload-key")
+    if value is None:
+        return None
+    if not _UPLOAD_KEY.fullmatch(value):
+        raise bad_request("Upload-Key must have 1 to 255 visible characters of ASCII.")
+    return value
 
 
 def described(info: StreamInfo, url: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,16 +11,21 @@ from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import PAGE, StreamService
 from penstock.doors import downloads, forms, uploads
-from penstock.doors.fields import base_of, described, name_in, url_in
-from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner
+from penstock.doors.cors import route_class
+from penstock.doors.fields import base_of, described, name_in, resolved, upload_url_in, url_in
+from penstock.doors.finishing import Finishing, completed_by
+from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner, Quota
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
+from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
-from penstock.toolkit.problems import ProblemRoute
+from penstock.toolkit.problems import RequestError
 from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
-_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT")
+WEEK = 7 * 86400.0
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _COLLECTION_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"*/*": _BINARY}}}
@@ -47,6 +53,9 @@ def files_router(
     on_create: OnCreate | None = None,
     on_complete: OnComplete | None = None,
     max_size: int | None = None,
+    quota: Quota | None = None,
+    upload_expiry: float | None = WEEK,
+    cors: Sequence[str] = (),
     **options: Any,
 ) -> APIRouter:
     """Return a router that serves streams as files; see ``docs/http.md``.
@@ -59,12 +68,36 @@ def files_router(
         on_create: is asked before every upload; see `penstock.doors.hooks.OnCreate`.
         on_complete: is told of every completed upload; see `penstock.doors.hooks.OnComplete`.
         max_size: the most bytes of an upload; None for no limit.
+        quota: the most bytes of an owner; see `penstock.doors.hooks.Quota`.
+        upload_expiry: seconds without progress after which an upload that is not complete is removed; None for never.
+        cors: the origins whose scripts may use the router, such as ``https://app.example``, or ``*`` for any.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
-    router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["files"], **options})
-    hooks = Hooks(authorize=authorize, owner=owner, on_create=on_create, on_complete=on_complete, max_size=max_size)
+    router = APIRouter(prefix=prefix, route_class=route_class(cors), **{"tags": ["files"], **options})
+    hooks = Hooks(
+        service=service,
+        authorize=authorize,
+        owner=owner,
+        on_create=on_create,
+        on_complete=on_complete,
+        max_size=max_size,
+        quota=quota,
+    )
     # Names of this router's own, so that several can be mounted in one application.
     route = f"penstock-files-{secrets.token_hex(4)}"
+
+    def located(request: Request, info: StreamInfo, plain: bool) -> str:
+        base = base_of(request, route)
+        return url_in(base, info.name) if plain else upload_url_in(base, info)
+
+    tus = TusDoor(
+        service,
+        hooks,
+        Finishing(service, hooks),
+        expiry=upload_expiry,
+        locate=located,
+        resolve=lambda request, url: resolved(base_of(request, route), url),
+    )
 
     async def taken(request: Request, name: str) -> Response:
         await hooks.authorized(request, "write", name)
@@ -114,9 +147,13 @@ def files_router(
         """Make the body a new stream under a name that the server chooses; of a form, each file one named like it."""
         if forms.is_form(request):
             return await form(request, prefix)
-        return await taken(request, check_name(prefix + secrets.token_urlsafe(16)))
+        name = check_name(prefix + secrets.token_urlsafe(16))
+        if is_tus(request):
+            return await tus.answer(request, name, chosen=False)
+        return await taken(request, name)
 
-    add_other_methods(router, "/", _COLLECTION_METHODS)  # before a stream's routes, for which it would have no name
+    # Before a stream's routes, for which it would have no name.
+    add_other_methods(router, "/", _COLLECTION_METHODS, lambda request: option_fields(request, max_size))
 
     @router.put(
         "/{name:path}",
@@ -135,6 +172,8 @@ def files_router(
     async def get(request: Request, name: str) -> Response:
         """Read a stream: all of it, ranges of it (`Range`), or on past its end as it grows (`?follow`)."""
         name = name_in(request)
+        if is_tus(request) and method_of(request) != "GET":
+            return await tus.answer(request, name, chosen=True)
         await hooks.authorized(request, "read", name)
         return await downloads.answer(service, request, name)
 
@@ -170,11 +209,34 @@ def files_router(
     async def delete(request: Request, name: str) -> Response:
         """Delete a stream; who is reading a complete one may finish."""
         name = name_in(request)
+        if is_tus(request):
+            return await tus.answer(request, name, chosen=True)
         await hooks.authorized(request, "delete", name)
         await service.delete(name, condition=uploads.Conditions(request, name))
         return Response(status_code=204)
 
-    add_other_methods(router, "/{name:path}", _METHODS, {"accept-ranges": "bytes"})
+    async def append(request: Request, name: str) -> Response:
+        """Create an upload that resumes, or append to one."""
+        name = name_in(request)
+        if is_tus(request):
+            return await tus.answer(request, name, chosen=True)
+        allow = ", ".join(method for method in _METHODS if method not in {"PATCH", "POST"})
+        raise RequestError(
+            "method-not-allowed",
+            405,
+            f"{request.method} is for uploads that resume, of which this request says nothing; otherwise {allow} are.",
+            {"allow": allow},
+        )
+
+    router.post("/{name:path}", include_in_schema=False)(append)
+    router.patch("/{name:path}", include_in_schema=False)(append)
+
+    add_other_methods(
+        router,
+        "/{name:path}",
+        _METHODS,
+        lambda request: {"accept-ranges": "bytes", **option_fields(request, max_size)},
+    )
     return router
 
 
@@ -184,7 +246,5 @@ def _stored(info: StreamInfo, url: str, status: int, answer: Response | None) ->
     if info.digests:
         headers["repr-digest"] = format_digests(info.digests)
     if answer is not None:
-        for name, value in headers.items():
-            answer.headers.setdefault(name, value)
-        return answer
+        return completed_by(answer, headers)
     return JSONResponse(described(info, url), status, headers)

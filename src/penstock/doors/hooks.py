@@ -7,9 +7,9 @@ Every door that takes uploads, whatever its protocol, goes through the same two 
 2. `Hooks.begun` before a stream is created: it finds the caller, asks ``on_create``, and holds the upload to its
    limits. What it returns is what is to be created: the hook may have changed the name, the type, the metadata and the
    limit.
-3. `Hooks.completed` when the stream is complete and durable, and before the client hears of it. Where it returns a
-   response, that is the client's answer. It raises what the hook raises: then the client hears of that, and nothing of
-   the stream is lost.
+3. `penstock.doors.finishing.Finishing` (an upload that resumes) or `Hooks.completed` (one in a single request) when the
+   stream is complete and durable, and before the client hears of it. Where it returns a response, that is the client's
+   answer. It raises what the hook raises: then the client hears of that, and nothing of the stream is lost.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock.core.service import StreamService
+from penstock.errors import StreamNotFound
 from penstock.model import OCTETS, StreamInfo, check_name
 from penstock.toolkit.problems import RequestError
 
@@ -58,6 +60,8 @@ class NewUpload:
         key: by what the client wants to find the upload again, unique among its owner's, or None.
         owner: the caller, as the door's ``owner`` tells.
         max_size: the most bytes that it may have, or None for no limit.
+        part: whether it is a part, of which tus clients upload several at once, and then have them joined. Its name is
+            never shown; the upload that it becomes a part of is asked about too, with a name and metadata of its own.
     """
 
     name: str
@@ -68,6 +72,7 @@ class NewUpload:
     key: str | None = None
     owner: str | None = None
     max_size: int | None = None
+    part: bool = False
 
 
 OnCreate: TypeAlias = Callable[[NewUpload, Request], Awaitable[NewUpload | None] | NewUpload | None]
@@ -87,6 +92,12 @@ raises, the client hears of the error, and the hook is asked again when the clie
 stream twice, whose ``incarnation`` tells.
 """
 
+Quota: TypeAlias = int | Callable[[str], Awaitable[int | None] | int | None]
+"""How many bytes an owner's streams may have together, unfinished uploads with their whole length among them.
+
+A number for every owner, or a function that is given the owner, and returns a number, or None for no limit.
+"""
+
 MOST_ANSWERED = 64 * 1024
 """The most bytes of the body of a response that ``on_complete`` returns."""
 
@@ -96,18 +107,22 @@ class Hooks:
     """The hooks of one router. Each may be left out.
 
     Attributes:
+        service: the streams.
         authorize: see `Authorize`.
         owner: see `Owner`.
         on_create: see `OnCreate`.
         on_complete: see `OnComplete`.
         max_size: the most bytes of an upload, or None for no limit.
+        quota: see `Quota`; it needs an ``owner``.
     """
 
+    service: StreamService
     authorize: Authorize | None = None
     owner: Owner | None = None
     on_create: OnCreate | None = None
     on_complete: OnComplete | None = None
     max_size: int | None = None
+    quota: Quota | None = None
 
     async def authorized(self, request: Request, action: Action, name: str) -> None:
         """Ask whether a request may go on; see `authorized`."""
@@ -117,25 +132,56 @@ class Hooks:
         """Return who is calling, or None: nobody, or nobody asks."""
         return None if self.owner is None else await called(self.owner, request)
 
-    async def begun(self, new: NewUpload, request: Request) -> NewUpload:
+    async def owned(self, info: StreamInfo, request: Request) -> StreamInfo:
+        """Return an upload if it is the caller's.
+
+        Raises:
+            StreamNotFound: it is somebody else's; that it is there is not told.
+        """
+        if self.owner is not None and await self.owner_of(request) != info.owner:
+            raise StreamNotFound(info.name)
+        return info
+
+    async def begun(self, new: NewUpload, request: Request, *, counted: int = 0) -> NewUpload:
         """Ask about an upload that is to be created, and return what is to be made of it.
 
         Args:
             new: what the client says; ``owner`` and ``max_size`` are set here.
             request: the request.
+            counted: how many of its bytes the owner has already, as parts that it is made of.
 
         Raises:
-            RequestError: ``too-large`` (413).
+            RequestError: ``too-large``, ``quota-exceeded`` (413).
             InvalidName: the hook chose a name that is none.
         """
         upload = replace(new, owner=await self.owner_of(request), max_size=self.max_size)
         if self.on_create is not None:
             changed = await called(self.on_create, upload, request)
             if changed is not None:
-                upload = replace(changed, owner=upload.owner, key=upload.key, length=upload.length)
+                upload = replace(changed, owner=upload.owner, key=upload.key, length=upload.length, part=upload.part)
                 check_name(upload.name)
         check_size(upload.length, upload.max_size)
-        return upload
+        left = await self._left(upload.owner)
+        if left is None:
+            return upload
+        if left + counted < (upload.length or 0):
+            raise RequestError(
+                "quota-exceeded",
+                413,
+                f"The upload has {upload.length} bytes, and {left} are left of what you may store.",
+                left=left,
+            )
+        # One whose length is not known yet has to do with what is left at its beginning.
+        return replace(
+            upload, max_size=left + counted if upload.max_size is None else min(upload.max_size, left + counted)
+        )
+
+    async def _left(self, owner: str | None) -> int | None:
+        """Return how many bytes an owner may still store, or None for no limit."""
+        if self.quota is None or owner is None:
+            return None
+        quota = self.quota if isinstance(self.quota, int) else await called(self.quota, owner)
+        return None if quota is None else max(0, quota - (await self.service.usage(owner)).size)
 
     async def completed(self, info: StreamInfo, request: Request) -> Response | None:
         """Tell that a stream is complete, and return the answer to the client, or None for the door's own."""

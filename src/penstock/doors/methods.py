@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPMethod
 
 from fastapi import APIRouter, Request
@@ -20,7 +20,7 @@ _KNOWN = frozenset({*HTTPMethod, *_OTHERS})
 
 
 def add_other_methods(
-    router: APIRouter, path: str, allowed: Sequence[str], options: Mapping[str, str] | None = None
+    router: APIRouter, path: str, allowed: Sequence[str], options: Callable[[Request], Mapping[str, str]] | None = None
 ) -> None:
     """Answer OPTIONS, and what is not allowed with a 405 that tells all that is.
 
@@ -28,12 +28,13 @@ def add_other_methods(
         router: gets the routes.
         path: of these URLs.
         allowed: the methods that they have, OPTIONS among them.
-        options: further fields of the answer to OPTIONS.
+        options: returns further fields of the answer to OPTIONS.
     """
     allow = ", ".join(allowed)
 
-    async def tell() -> Response:
-        return Response(status_code=204, headers={"allow": allow, **(options or {})})
+    async def tell(request: Request) -> Response:
+        further = {} if options is None else options(request)
+        return Response(status_code=204, headers={"allow": allow, **further})
 
     async def refuse(request: Request) -> Response:
         raise RequestError(

@@ -5,7 +5,7 @@ import unicodedata
 import urllib.parse
 from typing import Final, Literal
 
-__all__ = ["content_disposition", "filename_from"]
+__all__ = ["cleaned", "content_disposition", "filename_from"]
 
 # Control characters, separators of paths and lines, marks that reorder what a person sees (so that
 # "exe.txt" is not read where "txt.exe" is meant), surrogates and byte order marks.
@@ -69,11 +69,16 @@ def filename_from(value: str) -> str | None:
     parameters = _parameters(value)
     extended = _decode_extended(parameters.get("filename*"))
     for candidate in (extended, parameters.get("filename")):
-        if candidate is not None:
-            name = _neutralised(re.split(r"[/\\]", candidate)[-1])
-            if name not in {"", ".", ".."}:
-                return name
+        name = None if candidate is None else cleaned(candidate)
+        if name is not None:
+            return name
     return None
+
+
+def cleaned(name: str) -> str | None:
+    """Return what `filename_from` makes of a name that came in another way."""
+    own = _neutralised(re.split(r"[/\\]", name)[-1])
+    return None if own in {"", ".", ".."} else own
 
 
 def _neutralised(name: str) -> str:

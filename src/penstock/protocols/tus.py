@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 __all__ = [
     "CHECKSUM_MISMATCH",
@@ -27,7 +26,6 @@ __all__ = [
     "parse_defer_length",
     "parse_metadata",
     "parse_size",
-    "path_of",
     "texts",
 ]
 
@@ -159,23 +157,6 @@ def parse_concat(value: str) -> Concatenation:
     if not parts:
         raise TusError("Upload-Concat: a final upload needs the URL of one part at least.")
     return Concatenation(parts)
-
-
-def path_of(url: str) -> tuple[str, str]:
-    """Return the path and the query of a part's URL, which may be absolute or relative to the host.
-
-    Whatever host a client reached the server by, the part is this server's: it is not looked at.
-
-    Raises:
-        TusError: it is not a URL with a path.
-    """
-    try:
-        split = urlsplit(url)
-    except ValueError:
-        raise TusError(f"Upload-Concat: {url[:200]!r} is not a URL.") from None
-    if not split.path.startswith("/"):
-        raise TusError(f"Upload-Concat: {url[:200]!r} must be a whole URL, or begin with '/'.")
-    return split.path, split.query
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,9 +238,13 @@ class ProblemRoute(APIRoute):
                 response = await handler(request)
             except (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect) as error:
                 response = self.refusal(error)
+            self.finish(request, response)
             return response if exchange is None else LingeringResponse(response, exchange)
 
         return handle
+
+    def finish(self, request: Request, response: Response) -> None:
+        """Add to a response what every answer of the route has; for subclasses."""
 
     def refusal(self, error: Exception) -> Response:
         """Return the answer to a request that ended in ``error``."""

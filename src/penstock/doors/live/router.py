@@ -123,5 +123,5 @@ def live_router(
     async def connect(websocket: WebSocket, wish: Annotated[Wish, Depends(wish)], mode: str = "both") -> None:
         await serve(websocket, service, wish, mode, authorize=authorize, heartbeat=heartbeat, origins=tuple(origins))
 
-    add_other_methods(router, "/{name:path}", _METHODS, {"accept-post": ACCEPTED})
+    add_other_methods(router, "/{name:path}", _METHODS, lambda _: {"accept-post": ACCEPTED})
     return router

@@ -68,7 +68,7 @@ def test_metadata_round_trips(pairs: dict[str, bytes]) -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(value: str) -> None:
-    for parse in (tus.parse_metadata, tus.parse_concat, tus.path_of, lambda text: tus.parse_checksum(text, SIZES)):
+    for parse in (tus.parse_metadata, tus.parse_concat, lambda text: tus.parse_checksum(text, SIZES)):
         with contextlib.suppress(TusError):
             parse(value)
 
@@ -89,14 +89,6 @@ def test_concatenation() -> None:
 def test_what_is_no_concatenation(value: str) -> None:
     with pytest.raises(TusError, match="Upload-Concat"):
         tus.parse_concat(value)
-
-
-def test_the_path_of_a_part() -> None:
-    assert tus.path_of("https://example.com:8/files/a%20b?upload=1") == ("/files/a%20b", "upload=1")
-    assert tus.path_of("/files/a") == ("/files/a", "")
-    for url in ("files/a", "mailto:me", "https://example.com", "http://[::1/files/a"):
-        with pytest.raises(TusError):
-            tus.path_of(url)
 
 
 def test_a_checksum() -> None:

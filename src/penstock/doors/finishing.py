@@ -1,0 +1,110 @@
+"""The end of an upload that resumes: the application is told once, and its answer is given to whoever asks again."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.core.rules import CLAIM
+from penstock.core.service import StreamService
+from penstock.doors.hooks import Hooks
+from penstock.errors import StreamGone, StreamNotFound
+from penstock.model import StreamInfo, new_incarnation
+
+_ANSWER: Final = "answer"
+"""The attribute that holds the answer, once the application was told; one without a status is the door's own."""
+
+_CLAIMED: Final = 30.0
+"""Seconds for which a process has the telling to itself; it asks for more while the application takes its time."""
+
+
+class Finishing:
+    """Tells ``on_complete`` of uploads that resume, one process at a time, until it was told.
+
+    The last request of an upload tells it; where that failed, or its process ended, the client that comes back does.
+
+    Args:
+        service: the streams.
+        hooks: what is told.
+    """
+
+    def __init__(self, service: StreamService, hooks: Hooks) -> None:
+        self._service = service
+        self._hooks = hooks
+        self._running: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+
+    async def answer(self, info: StreamInfo, request: Request) -> Response | None:
+        """Return the application's answer to the client of a complete upload, or None for the door's own.
+
+        It is asked for the first time, or was kept. The request of a client that is gone is carried on nevertheless.
+        """
+        kept: Mapping[str, Any] | None = info.attributes.get(_ANSWER)
+        if kept is None:
+            if self._hooks.on_complete is None:
+                return None
+            running = self._running.get(info.incarnation)
+            if running is None:
+                running = asyncio.create_task(self._told(info, request))
+                self._running[info.incarnation] = running
+                running.add_done_callback(lambda _: self._running.pop(info.incarnation, None))
+            kept = await asyncio.shield(running)
+        return _restored(kept)
+
+    async def _told(self, info: StreamInfo, request: Request) -> Mapping[str, Any]:
+        by = new_incarnation()
+        while not await self._claim(info, by):
+            await self._service.when(info.name, self._unclaimed, incarnation=info.incarnation)
+        now = await self._service.info(info.name, incarnation=info.incarnation)
+        kept: Mapping[str, Any] | None = now.attributes.get(_ANSWER)
+        renewing = asyncio.create_task(self._renew(info, by))
+        try:
+            if kept is None:
+                kept = _kept(await self._hooks.completed(now, request))
+        finally:
+            renewing.cancel()
+            # The application may have deleted what it was told of: then there is nothing more to keep.
+            with suppress(StreamGone, StreamNotFound):
+                changes = {CLAIM: None, _ANSWER: kept}
+                await self._service.annotate(info.name, changes, incarnation=info.incarnation)
+        return kept
+
+    def _unclaimed(self, info: StreamInfo) -> bool:
+        held = info.attributes.get(CLAIM)
+        return held is None or held["until"] <= self._service.now()
+
+    async def _claim(self, info: StreamInfo, by: str) -> bool:
+        return await self._service.claim(info.name, by, _CLAIMED, incarnation=info.incarnation)
+
+    async def _renew(self, info: StreamInfo, by: str) -> None:
+        with suppress(StreamGone, StreamNotFound):
+            while True:
+                await asyncio.sleep(_CLAIMED / 3)
+                await self._claim(info, by)
+
+
+def completed_by(answer: Response, fields: Mapping[str, str]) -> Response:
+    """Return an application's answer with the door's fields, but for those that it has set itself."""
+    for name, value in fields.items():
+        answer.headers.setdefault(name, value)
+    return answer
+
+
+def _kept(answer: Response | None) -> dict[str, Any]:
+    if answer is None:
+        return {}
+    headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.raw_headers]
+    return {"status": answer.status_code, "headers": headers, "body": b64encode(bytes(answer.body)).decode()}
+
+
+def _restored(kept: Mapping[str, Any]) -> Response | None:
+    if "status" not in kept:
+        return None
+    answer = Response(b64decode(kept["body"]), kept["status"])
+    answer.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept["headers"]]
+    return answer

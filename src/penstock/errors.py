@@ -227,3 +227,11 @@ class Stopping(PenstockError):
 
     def __init__(self) -> None:
         super().__init__("The service is shutting down: come back at the same offset in a moment.")
+
+
+class TooManyStreams(PenstockError):
+    """More streams than one reader may follow at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(f"More than {most} streams cannot be followed at once: follow fewer, or a longer prefix.")

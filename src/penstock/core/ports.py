@@ -232,6 +232,22 @@ class Watch(Protocol):
         """End the registration. Again is harmless."""
 
 
+class GroupWatch(Protocol):
+    """A registration for the wake-ups of many names, those of streams that are yet to come among them."""
+
+    def take(self) -> set[str] | None:
+        """Return the names that were hinted at since the last time; None for all that there may be.
+
+        Take first, then read, then wait: so none is lost between.
+        """
+
+    async def wait(self, timeout: float) -> None:
+        """Return at the next hint since `take`, or after ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """End the registration. Again is harmless."""
+
+
 class Notifier(Protocol):
     """Wakes the followers of a name. A hint carries no data; a lost one costs latency only."""
 
@@ -243,6 +259,9 @@ class Notifier(Protocol):
 
     def watch(self, name: str) -> Watch:
         """Register for a name; the registration holds when this returns."""
+
+    def watch_group(self, prefix: str | None, names: Sequence[str] = ()) -> GroupWatch:
+        """Register for all names that begin with ``prefix`` (nothing, or what ends in a slash), and for ``names``."""
 
     def notify(self, name: str) -> None:
         """Wake the watchers of ``name``, here and in the other processes that share the store. Never blocks."""

@@ -15,6 +15,7 @@ from penstock.core import rules
 from penstock.core.digests import digest_of
 from penstock.core.follow import RECHECK, follow, until_grown
 from penstock.core.forks import ForkReader, check_offset
+from penstock.core.group import Begin, Group, Selection
 from penstock.core.ports import Change, Clock, Decide, JoiningStore, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
@@ -256,6 +257,25 @@ class StreamService:
             stopping=lambda: self._stopping,
             idle=idle,
         )
+
+    async def group(self, selection: Selection, begin: Begin, *, most: int = 500) -> Group:
+        """Open many streams to follow them at once. Close the group.
+
+        Args:
+            selection: which ones.
+            begin: says where to begin in each, or None to leave it out.
+            most: how many at most.
+
+        Raises:
+            TooManyStreams: there are more.
+        """
+        group = Group(self, self._notifier.watch_group(selection.prefix, selection.names), selection, begin, most)
+        try:
+            await group.start()
+        except BaseException:
+            group.close()
+            raise
+        return group
 
     async def list(self, prefix: str = "", *, after: str = "", limit: int = PAGE) -> Page:
         """Return up to ``limit`` (1 to 1,000) streams whose names begin with ``prefix`` and come after ``after``."""

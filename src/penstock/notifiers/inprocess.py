@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol, TypeVar
+
+T = TypeVar("T")
+
+_MOST_NAMES: Final = 10_000
+
+
+class Hinted(Protocol):
+    """Whom a hint of a name is for."""
+
+    def hint(self) -> None:
+        """Note it."""
 
 
 class InProcessNotifier:
     """See `Notifier`."""
 
     def __init__(self) -> None:
-        self._watches: dict[str, set[InProcessWatch]] = {}
+        self._watches: dict[str, set[Hinted]] = {}
+        self._groups: dict[str, set[InProcessGroupWatch]] = {}  # by the prefix that they watch
 
     async def start(self) -> None:
         """Nothing to open."""
@@ -28,22 +42,43 @@ class InProcessNotifier:
         """See `Notifier.notify`."""
         for watch in self._watches.get(name, ()):
             watch.hint()
+        if self._groups:
+            for prefix in prefixes_of(name):
+                for group in self._groups.get(prefix, ()):
+                    group.hint_of(name)
+
+    def watch_group(self, prefix: str | None, names: Sequence[str] = ()) -> InProcessGroupWatch:
+        """See `Notifier.watch_group`."""
+        group = InProcessGroupWatch()
+        if prefix is not None:
+            group.register(self._groups, prefix, group)
+        for name in names:
+            group.register(self._watches, name, _Member(group, name))
+        return group
 
     def notify_all(self) -> None:
         """See `Notifier.notify_all`."""
         for watches in self._watches.values():
             for watch in watches:
                 watch.hint()
+        for groups in self._groups.values():
+            for group in groups:
+                group.hint()
 
 
-class InProcessWatch:
-    """See `Watch`. One waiter at a time."""
+def prefixes_of(name: str) -> Iterator[str]:
+    """Yield what a group may watch that a name is in: nothing, and each part of it up to a slash."""
+    yield ""
+    at = name.find("/")
+    while at >= 0:
+        yield name[: at + 1]
+        at = name.find("/", at + 1)
 
-    __slots__ = ("_hinted", "_name", "_waiter", "_watches")
 
-    def __init__(self, watches: dict[str, set[InProcessWatch]], name: str) -> None:
-        self._watches = watches
-        self._name = name
+class _Waiting:
+    """One waiter at a time, and whether there is anything to wake it for."""
+
+    def __init__(self) -> None:
         self._hinted = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -74,10 +109,72 @@ class InProcessWatch:
             timer.cancel()
             self._waiter = None
 
+
+class InProcessWatch(_Waiting):
+    """See `Watch`. One waiter at a time."""
+
+    def __init__(self, watches: dict[str, set[Hinted]], name: str) -> None:
+        super().__init__()
+        self._watches = watches
+        self._name = name
+
     def close(self) -> None:
         """See `Watch.close`."""
-        watches = self._watches.get(self._name)
-        if watches is not None:
-            watches.discard(self)
-            if not watches:
-                del self._watches[self._name]
+        _unregister(self._watches, self._name, self)
+
+
+class InProcessGroupWatch(_Waiting):
+    """See `GroupWatch`. One waiter at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: set[str] | None = set()
+        self._registered: list[Callable[[], None]] = []
+
+    def register(self, table: dict[str, set[T]], key: str, entry: T) -> None:
+        """Enter something into a table, until this is closed."""
+        table.setdefault(key, set()).add(entry)
+        self._registered.append(lambda: _unregister(table, key, entry))
+
+    def hint(self) -> None:
+        """Note that anything may have changed."""
+        self._names = None
+        super().hint()
+
+    def hint_of(self, name: str) -> None:
+        """Note that a stream changed. Of many that nobody asks after, it is only kept that there are many."""
+        if self._names is not None:
+            self._names.add(name)
+            if len(self._names) > _MOST_NAMES:
+                self._names = None
+        super().hint()
+
+    def take(self) -> set[str] | None:
+        """See `GroupWatch.take`."""
+        names, self._names = self._names, set()
+        self.clear()
+        return names
+
+    def close(self) -> None:
+        """See `GroupWatch.close`."""
+        while self._registered:
+            self._registered.pop()()
+
+
+class _Member:
+    """Tells a group of one of its names."""
+
+    def __init__(self, group: InProcessGroupWatch, name: str) -> None:
+        self._group = group
+        self._name = name
+
+    def hint(self) -> None:
+        self._group.hint_of(self._name)
+
+
+def _unregister(table: dict[str, set[T]], key: str, entry: T) -> None:
+    entries = table.get(key)
+    if entries is not None:
+        entries.discard(entry)
+        if not entries:
+            del table[key]

@@ -11,10 +11,11 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from penstock.notifiers.inprocess import InProcessNotifier, InProcessWatch
+from penstock.notifiers.inprocess import InProcessGroupWatch, InProcessNotifier, InProcessWatch
 
 _HELLO = b"\x01"
 _EVERYTHING = b"\x02"
@@ -75,6 +76,10 @@ class MachineNotifier:
     def watch(self, name: str) -> InProcessWatch:
         """See `Notifier.watch`."""
         return self._here.watch(name)
+
+    def watch_group(self, prefix: str | None, names: Sequence[str] = ()) -> InProcessGroupWatch:
+        """See `Notifier.watch_group`."""
+        return self._here.watch_group(prefix, names)
 
     def notify(self, name: str) -> None:
         """See `Notifier.notify`. What changed within one turn of the event loop goes out together."""

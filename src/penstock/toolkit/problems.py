@@ -77,6 +77,7 @@ _TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
     errors.DigestMismatch: ("digest-mismatch", 400, "The digest does not match"),
     errors.StorageFull: ("storage-full", 507, "The storage is full"),
     errors.StorageFailed: ("storage-failed", 503, "The storage failed"),
+    errors.TooManyStreams: ("too-many-streams", 400, "These are too many streams"),
     errors.Stopping: ("stopping", 503, "The server is stopping"),
 }
 

@@ -65,16 +65,20 @@ def framing_of(info: StreamInfo, format_: str, wish: Wish) -> Framing:
     return EventFraming(kind, field or None)
 
 
-def _fields(framing: Framing, info: StreamInfo) -> dict[str, str]:
+def fields_of(media_type: str) -> dict[str, str]:
+    """Return the fields of an answer that goes on."""
     return {
-        "content-type": framing.media_type,
+        "content-type": media_type,
         "cache-control": "no-store, no-transform",
         "x-accel-buffering": "no",  # nginx
         "incremental": "?1",  # RFC 10036
         "x-content-type-options": "nosniff",
         "vary": "accept",
-        **state_fields(info),
     }
+
+
+def _fields(framing: Framing, info: StreamInfo) -> dict[str, str]:
+    return {**fields_of(framing.media_type), **state_fields(info)}
 
 
 async def _poll(service: StreamService, reader: Reader, start: int, framing: Framing, wait: float) -> Response:

@@ -14,6 +14,7 @@ from penstock.doors.fields import base_of, name_in, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.live.appending import ACCEPTED, NDJSON, append, content_of
 from penstock.doors.live.following import HEARTBEAT
+from penstock.doors.live.groups import check_selection, read_group, selected
 from penstock.doors.live.progressive import progressive
 from penstock.doors.live.reading import read
 from penstock.doors.live.sockets import serve
@@ -91,7 +92,11 @@ def live_router(
         return JSONResponse(content_of(name, appended), 201 if appended.created else 200, fields)
 
     async def get(request: Request, name: str, wish: Annotated[Wish, Depends(wish)]) -> Response:
-        """Follow a stream; `Last-Event-ID` resumes without gap or duplicate."""
+        """Follow a stream, or several; `Last-Event-ID` resumes without gap or duplicate."""
+        selection = selected(request)
+        if selection is not None:
+            await check_selection(request, selection, authorize)
+            return await read_group(service, request, selection, wish, heartbeat, authorize)
         name = name_in(request)
         await authorized(authorize, request, "read", name)
         return await read(tails, request, name, wish)
@@ -113,6 +118,7 @@ def live_router(
         openapi_extra={
             "parameters": [
                 parameter("Last-Event-ID", "header", "Where to go on: it wins over the parameter `offset`"),
+                parameter("name", "query", "Several streams to follow, where the path names none"),
                 parameter("envelope", "query", "Let each record of NDJSON come with its offset"),
             ]
         },

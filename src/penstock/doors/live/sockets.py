@@ -13,6 +13,9 @@ from the server                                             what it says
 ``{"end": {"state": "closed", "offset": 12}}``              nothing more comes; the socket is closed then
 ==========================================================  ==========================================================
 
+Where several streams are followed (``/live/rooms/*``, ``?name=a&name=b``), each message has the ``name`` of one and an
+``id`` that resumes all, and so has an append the name of the stream that it is for.
+
 A client appends with ``{"append": [...], "id": 7}``: the records of one message are appended together, or not at all.
 With ``"producer": "p", "epoch": 0, "seq": 0`` a repetition is written once; ``"close": true`` closes the stream.
 
@@ -25,24 +28,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import Request, WebSocket
+from fastapi import HTTPException, Request, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from penstock.core.group import Group, Selection
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.fields import name_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.live.appending import MAX_APPEND, NDJSON
 from penstock.doors.live.following import framed
+from penstock.doors.live.groups import check_selection, framed_group, open_group, selected
 from penstock.doors.live.positions import beginning
 from penstock.doors.live.wishes import Wish
 from penstock.errors import InvalidRecord, PenstockError, StreamNotFound
-from penstock.model import Producer, StreamInfo, StreamSpec
+from penstock.model import Buffer, Producer, StreamInfo, StreamSpec, check_name
 from penstock.protocols.framings import Ending, MessageFraming, kind_of
+from penstock.protocols.framings.groups import GroupFraming
 from penstock.protocols.framings.messages import SUBPROTOCOL
 from penstock.protocols.records import RecordError, json_members, json_records, text_record
 from penstock.toolkit.problems import RequestError, bad_request, problem_of, problem_response
@@ -72,35 +79,23 @@ async def serve(
     """Handle a connection from its request to its end."""
     # The hooks and helpers of the door take requests, and this one was a request.
     request = Request({**websocket.scope, "type": "http", "method": "GET"})
-    reader = None
+    connection = _Connection(websocket, service, request, wish, authorize, mode)
     try:
         check_origin(request, origins)
-        name = name_in(request)
-        if mode not in MODES:
-            raise bad_request(f"The mode is one of {', '.join(MODES)}.")
-        reads = mode != "append"
-        if reads:
-            await authorized(authorize, request, "read", name)
-        if not reads or "create" in request.query_params:
-            await authorized(authorize, request, "write", name)
-        if "create" in request.query_params:
-            await _create(service, name)
-        if reads:
-            reader = await service.open(name)
-        start = 0 if reader is None else await beginning(service, reader, wish, None)
-    except PenstockError as error:
-        if reader is not None:
-            reader.close()
+        messages = await connection.open(heartbeat)
+    except (PenstockError, HTTPException) as error:
+        connection.close()
         await websocket.send_denial_response(problem_response(error))
         return
-    offered = SUBPROTOCOL in websocket.scope.get("subprotocols", ())
-    await websocket.accept(SUBPROTOCOL if offered else None)
-    connection = _Connection(websocket, service, name, request, authorize if mode == "both" else None)
+    except BaseException:
+        connection.close()
+        raise
     try:
-        await connection.run(reader, start, heartbeat, appends=mode != "read")
+        offered = SUBPROTOCOL in websocket.scope.get("subprotocols", ())
+        await websocket.accept(SUBPROTOCOL if offered else None)
+        await connection.run(messages)
     finally:
-        if reader is not None:
-            reader.close()
+        connection.close()
 
 
 def check_origin(request: Request, origins: tuple[str, ...]) -> None:
@@ -120,29 +115,73 @@ def check_origin(request: Request, origins: tuple[str, ...]) -> None:
         raise RequestError("forbidden", 403, f"Pages of {origin} may not connect here.")
 
 
-async def _create(service: StreamService, name: str) -> None:
-    await service.append(name, (), create=StreamSpec(content_type=NDJSON))
-
-
 class _Connection:
-    """A connection that was accepted."""
+    """A connection, of one stream or of several."""
 
     def __init__(
-        self, websocket: WebSocket, service: StreamService, name: str, request: Request, authorize: Authorize | None
+        self,
+        websocket: WebSocket,
+        service: StreamService,
+        request: Request,
+        wish: Wish,
+        authorize: Authorize | None,
+        mode: str,
     ) -> None:
         self._websocket = websocket
         self._service = service
-        self._name = name
         self._request = request
+        self._wish = wish
         self._authorize = authorize
-        self._may_write = authorize is None
+        self._mode = mode
+        self._selection: Selection | None = None
+        self._writable: set[str] = set()
         self._ending: Ending | None = None
+        self._opened: Reader | Group | None = None
 
-    async def run(self, reader: Reader | None, start: int, heartbeat: float, *, appends: bool) -> None:
+    async def open(self, heartbeat: float) -> AsyncGenerator[Buffer, None] | None:
+        """Ask whether it may be, open what is read, and return what will be sent; None if nothing is read.
+
+        Raises:
+            PenstockError: it is refused.
+        """
+        if self._mode not in MODES:
+            raise bad_request(f"The mode is one of {', '.join(MODES)}.")
+        self._selection = selected(self._request)
+        if self._selection is not None:
+            return await self._open_group(self._selection, heartbeat)
+        name = name_in(self._request)
+        if self._mode != "append":
+            await authorized(self._authorize, self._request, "read", name)
+        if self._mode == "append" or "create" in self._request.query_params:
+            await self._check_writable(name)
+        if "create" in self._request.query_params:
+            await self._service.append(name, (), create=StreamSpec(content_type=NDJSON))
+        if self._mode == "append":
+            return None
+        self._opened = reader = await self._service.open(name)
+        start = await beginning(self._service, reader, self._wish, None)
+        framing = MessageFraming(kind_of(reader.info.content_type), start)
+        return framed(self._service, reader, start, framing, heartbeat, ended=self._note)
+
+    async def _open_group(self, selection: Selection, heartbeat: float) -> AsyncGenerator[Buffer, None] | None:
+        await check_selection(self._request, selection, self._authorize)
+        if self._mode == "append":
+            return None
+        self._opened = group = await open_group(
+            self._service, self._request, selection, self._wish, None, self._authorize
+        )
+        return framed_group(group, GroupFraming("messages"), self._wish, heartbeat, ended=self._note)
+
+    def close(self) -> None:
+        """Release what is read."""
+        if self._opened is not None:
+            self._opened.close()
+
+    async def run(self, messages: AsyncGenerator[Buffer, None] | None) -> None:
         """Send and receive until either side ends it."""
-        tasks = [asyncio.create_task(self._receive(appends=appends))]
-        if reader is not None:
-            tasks.append(asyncio.create_task(self._send(reader, start, heartbeat)))
+        tasks = [asyncio.create_task(self._receive())]
+        if messages is not None:
+            tasks.append(asyncio.create_task(self._send(messages)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -152,11 +191,8 @@ class _Connection:
                 with suppress(asyncio.CancelledError, WebSocketDisconnect):
                     await task
 
-    async def _send(self, reader: Reader, start: int, heartbeat: float) -> None:
+    async def _send(self, messages: AsyncGenerator[Buffer, None]) -> None:
         """Send what there is to read, and close at its end."""
-        framing = MessageFraming(kind_of(reader.info.content_type))
-        await self._tell({"offset": start, "records": []})
-        messages = framed(self._service, reader, start, framing, heartbeat, ended=self._note)
         async with aclosing(messages):
             async for message in messages:
                 if message:
@@ -170,7 +206,7 @@ class _Connection:
     def _note(self, ending: Ending) -> None:
         self._ending = ending
 
-    async def _receive(self, *, appends: bool) -> None:
+    async def _receive(self) -> None:
         """Take what comes, one message after another, until the client goes or sends what is none."""
         while True:
             message = await self._websocket.receive()
@@ -181,37 +217,54 @@ class _Connection:
                 await self._websocket.close(_NOT_TEXT, "messages are text")
                 return
             try:
-                await self._take(text.encode(), appends=appends)
+                await self._take(text.encode())
             except NotUnderstood as error:
                 await self._websocket.close(_NOT_UNDERSTOOD, _reason(str(error)))
                 return
 
-    async def _take(self, text: bytes, *, appends: bool) -> None:
+    async def _take(self, text: bytes) -> None:
         members = _members(text)
         number = json.loads(members.get("id", b"null"))
         try:
-            if not appends:
+            if self._mode == "read":
                 raise RequestError("forbidden", 403, "This connection only reads: connect with mode=both to append.")
-            if not self._may_write:
-                await authorized(self._authorize, self._request, "write", self._name)
-                self._may_write = True
-            answer = await self._append(members)
+            name = self._name_for(members)
+            await self._check_writable(name)
+            answer = await self._append(name, members)
         except RecordError as error:
             answer = {"error": problem_of(InvalidRecord(str(error))).members()}
-        except PenstockError as error:
+        except (PenstockError, HTTPException) as error:
             answer = {"error": problem_of(error).members()}
         await self._tell({"ack": number, **answer})
 
-    async def _append(self, members: dict[str, bytes]) -> dict[str, Any]:
+    def _name_for(self, members: dict[str, bytes]) -> str:
+        """Return the stream that a message is for: of several, it says which."""
+        if self._selection is None:
+            return name_in(self._request)
+        name = json.loads(members.get("name", b"null"))
+        if not isinstance(name, str):
+            raise RecordError("where several streams are followed, an append has the name of one")
+        check_name(name)
+        prefix = self._selection.prefix
+        if name not in self._selection.names and (prefix is None or not name.startswith(prefix)):
+            raise RequestError("forbidden", 403, f"{name!r} is none of the streams of this connection.")
+        return name
+
+    async def _check_writable(self, name: str) -> None:
+        if name not in self._writable:
+            await authorized(self._authorize, self._request, "write", name)
+            self._writable.add(name)
+
+    async def _append(self, name: str, members: dict[str, bytes]) -> dict[str, Any]:
         if len(members["append"]) > MAX_APPEND:
             raise RequestError("too-large", 413, f"An append has at most {MAX_APPEND} bytes.", max_size=MAX_APPEND)
-        known = await self._info()
+        known = await self._info(name)
         kind = "json" if known is None else kind_of(known.content_type)
         records = json_records(members["append"])
         if kind == "text":
             records = [_line(record) for record in records]
         appended = await self._service.append(
-            self._name,
+            name,
             records,
             close=json.loads(members.get("close", b"false")) is True,
             producer=_producer(members),
@@ -220,9 +273,9 @@ class _Connection:
         )
         return {"offset": appended.offset, "duplicate": appended.duplicate}
 
-    async def _info(self) -> StreamInfo | None:
+    async def _info(self, name: str) -> StreamInfo | None:
         with suppress(StreamNotFound):
-            return await self._service.info(self._name)
+            return await self._service.info(name)
         return None
 
     async def _tell(self, content: dict[str, Any]) -> None:

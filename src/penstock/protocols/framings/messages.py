@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.protocols.framings.framing import Ending, Kind, json_line, lines_of
@@ -24,9 +24,12 @@ class MessageFraming:
 
     Attributes:
         kind: what the stream holds.
+        start: where a reader begins, which the first message tells; None for no such message. It is no part of what
+            framings are compared by.
     """
 
     kind: Kind
+    start: int | None = field(default=None, compare=False)
 
     @property
     def media_type(self) -> str:
@@ -44,8 +47,8 @@ class MessageFraming:
         return False
 
     def opening(self) -> bytes:
-        """See `Framing.opening`: nothing."""
-        return b""
+        """See `Framing.opening`: a message without records."""
+        return b"" if self.start is None else b'{"offset":%d,"records":[]}' % self.start
 
     def frame(self, offset: int, data: bytes) -> bytes:
         """See `Framing.frame`."""

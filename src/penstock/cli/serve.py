@@ -18,6 +18,20 @@ from penstock.server.settings import Settings, SettingsError
     help="What an acknowledged byte survives: fsync, a power cut; os, a crash of the process.  [default: fsync]",
 )
 @click.option("--max-size", type=click.IntRange(0), help="Most bytes of an upload; 0 for no limit.  [default: 0]")
+@click.option(
+    "--upload-expiry",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Remove uploads that made no progress for so long; 0 for never.  [default: 604800]",
+)
+@click.option(
+    "--cors", metavar="ORIGINS", help="Origins whose scripts may use /files, with commas between; '*' for all."
+)
+@click.option(
+    "--webhook-url",
+    metavar="URL",
+    help="Ask this URL about uploads, and tell it of complete ones; PENSTOCK_WEBHOOK_SECRET signs.",
+)
 @click.option("--grace", type=click.IntRange(0), help="Seconds for what is under way at the end.  [default: 30]")
 @click.option("--long-poll", type=click.IntRange(1), help="Seconds that a long-poll waits.  [default: 20]")
 @click.option("--access-log/--no-access-log", default=None, help="Log every request.")

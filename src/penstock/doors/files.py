@@ -114,13 +114,25 @@ def files_router(
         base = base_of(request, route)
         return told or forms.answer(request, stored, lambda name: url_in(base, name))
 
+    async def found(request: Request, key: str) -> Response:
+        info = await service.find(await hooks.owner_of(request), key)
+        await hooks.authorized(request, "write", "" if info is None else info.name)
+        if info is None:
+            raise RequestError("not-found", 404, "You have no upload of this key.")
+        url = located(request, info, False)
+        fields = {"location": url, "cache-control": "no-store", **state_fields(info)}
+        return JSONResponse(described(info, url), headers=fields)
+
     async def listing(
         request: Request,
         prefix: Annotated[str, Query(description="What the names begin with")] = "",
         after: Annotated[str, Query(description="The name to go on after: `next` of the page before")] = "",
         limit: Annotated[int, Query(ge=1, le=PAGE, description="How many at the most")] = PAGE,
+        key: Annotated[str | None, Query(description="Find the upload of this `Upload-Key`, and nothing else")] = None,
     ) -> Response:
-        """List the streams in the order of their names' bytes."""
+        """List the streams in the order of their names' bytes; or find the caller's upload by its key."""
+        if key is not None:
+            return await found(request, key)
         await hooks.authorized(request, "list", prefix)
         page = await service.list(prefix, after=after, limit=limit)
         base = base_of(request, route)

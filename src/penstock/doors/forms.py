@@ -215,7 +215,9 @@ class _Intake:
     async def _draft(self, new: NewUpload) -> Draft:
         """Begin a stream under the first name that is to be had."""
         request = self._request
-        spec = replace(spec_of(request, new.content_type, None, self._service.now), metadata=new.metadata)
+        spec = replace(
+            spec_of(request, new.content_type, None, self._service.now), metadata=new.metadata, owner=new.owner
+        )
         taken = {file.draft.info.name for file in self._files}
         for name in _names(new.name):
             if name in taken:

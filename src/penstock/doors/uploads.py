@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
-from penstock.doors.fields import check_coding, content_type_of, filename_of, spec_of
+from penstock.doors.fields import check_coding, content_type_of, filename_of, key_of, spec_of
 from penstock.doors.hooks import NewUpload
 from penstock.errors import PreconditionFailed
 from penstock.model import StreamInfo
@@ -39,6 +39,7 @@ def announced(request: Request, name: str) -> NewUpload:
         content_type=content_type_of(request, name, filename or ""),
         length=content_length(request),
         metadata={} if filename is None else {"filename": filename},
+        key=key_of(request),
     )
 
 
@@ -56,7 +57,8 @@ async def receive(service: StreamService, request: Request, new: NewUpload) -> t
     name, length = new.name, new.length
     given = given_digests(request)
     hasher = Hasher({*given, *_wanted_digest(request)})
-    spec = replace(spec_of(request, new.content_type, length, service.now), metadata=new.metadata)
+    about = spec_of(request, new.content_type, length, service.now)
+    spec = replace(about, metadata=new.metadata, owner=new.owner, key=new.key)
     condition = Conditions(request, name)
     chunks = limited(request, new.max_size)
     if length is not None and length <= _SMALL:

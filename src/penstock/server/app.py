@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
+from penstock.doors.webhooks import Webhooks
 from penstock.server.date import Dated
 from penstock.server.forwarded import Forwarded
 from penstock.server.settings import Settings
@@ -38,7 +39,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=streams.lifespan,
     )
     app.add_middleware(Dated)
-    app.include_router(streams.files(max_size=settings.max_size or None))
+    webhooks = _webhooks(settings)
+    app.include_router(
+        streams.files(
+            max_size=settings.max_size or None,
+            upload_expiry=settings.upload_expiry or None,
+            cors=settings.origins,
+            on_create=None if webhooks is None else webhooks.on_create,
+            on_complete=None if webhooks is None else webhooks.on_complete,
+        )
+    )
     app.include_router(streams.live())
     app.include_router(streams.durable(long_poll=settings.long_poll))
 
@@ -66,3 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     trusted = TrustedProxies.parse(settings.forwarded_allow_ips)
     app.add_middleware(Forwarded, trusted=trusted, root_path=settings.root_path)
     return app
+
+
+def _webhooks(settings: Settings) -> Webhooks | None:
+    return Webhooks(settings.webhook_url, settings.webhook_secret) if settings.webhook_url else None

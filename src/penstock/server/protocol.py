@@ -1,8 +1,11 @@
-"""HTTP/1.1 by uvicorn, and interim responses, which it has no way to send.
+"""HTTP/1.1 by uvicorn, with interim responses, which it has no way to send, and trailers, which it has no place for.
 
 A thin subclass: what is read and written is uvicorn's own, except the bytes of an interim response. It offers the
-extension that `penstock.toolkit.responses.interim` describes. A client of HTTP/1.0 is not offered it, for it does not
-know of interim responses (RFC 9110 section 15.2).
+extensions that `penstock.toolkit.responses.interim` and `penstock.toolkit.requests.trailers` describe. A client of
+HTTP/1.0 is not offered the former, for it does not know of interim responses (RFC 9110 section 15.2).
+
+uvicorn takes the fields after a body for header fields of the same request, which a trailer must never become (section
+6.5.1): here they are kept apart.
 
 For an application of one's own: ``uvicorn app:app --http penstock.server.protocol:InformationalProtocol``.
 """
@@ -16,6 +19,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from penstock.toolkit.requests.trailers import EXTENSION as TRAILERS
 from penstock.toolkit.responses.interim import EXTENSION
 
 __all__ = ["InformationalProtocol"]
@@ -24,19 +28,34 @@ _PHRASES: Final = {104: "Upload Resumption Supported", **{status.value: status.p
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_MOST_TRAILERS: Final = 32
+_LONGEST_TRAILER: Final = 8192
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class InformationalProtocol(HttpToolsProtocol):
     """uvicorn's protocol, whose requests can be given interim responses."""
 
+    def on_message_begin(self) -> None:
+        """Begin a request's head."""
+        super().on_message_begin()
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field: of the head, or after the body."""
+        if self._trailers is None:
+            super().on_header(name, value)
+        elif len(self._trailers) < _MOST_TRAILERS and len(name) + len(value) <= _LONGEST_TRAILER:
+            self._trailers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """Begin a request."""
         super().on_headers_complete()
+        self._trailers = []
         # Its task was created, and does not run before this turn of the event loop ends.
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.scope is self.scope and cycle.scope["http_version"] == "1.1":
-            extensions: dict[str, Any] = {EXTENSION: {"send": _Informational(cycle)}}
+            extensions: dict[str, Any] = {EXTENSION: {"send": _Informational(cycle)}, TRAILERS: self._trailers}
             cycle.scope["extensions"] = {**(cycle.scope.get("extensions") or {}), **extensions}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, cast
 
 from penstock.server.trusted import TrustedProxies
@@ -27,6 +27,10 @@ class Settings:
         workers: how many processes serve.
         durability: ``fsync`` or ``os``; see `penstock.Streams`.
         max_size: the most bytes of an upload; 0 for no limit.
+        upload_expiry: seconds without progress after which an upload that is not complete is removed; 0 for never.
+        cors: the origins whose scripts may use ``/files``, with commas between: ``https://app.example``; ``*`` for all.
+        webhook_url: is asked before every upload, and told of every complete one; see `penstock.doors.webhooks`.
+        webhook_secret: what those messages are signed with: ``whsec_`` and Base64.
         grace: seconds that uploads and downloads get to finish when the server stops.
         access_log: whether every request is logged.
         forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-…`` fields count, with commas
@@ -41,6 +45,10 @@ class Settings:
     workers: int = 1
     durability: Literal["fsync", "os"] = "fsync"
     max_size: int = 0
+    upload_expiry: int = 7 * 86400
+    cors: str = ""
+    webhook_url: str = ""
+    webhook_secret: str = field(default="", repr=False)
     grace: int = 30
     access_log: bool = False
     long_poll: int = 20
@@ -54,6 +62,13 @@ class Settings:
             raise SettingsError(f"PENSTOCK_FORWARDED_ALLOW_IPS must be addresses or networks: {error}.") from None
         if self.root_path and not (self.root_path.startswith("/") and self.root_path.rstrip("/") == self.root_path):
             raise SettingsError(f"PENSTOCK_ROOT_PATH must begin with a slash and not end with one: {self.root_path!r}.")
+        if bool(self.webhook_url) != bool(self.webhook_secret):
+            raise SettingsError("PENSTOCK_WEBHOOK_URL and PENSTOCK_WEBHOOK_SECRET go together.")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins in ``cors``."""
+        return tuple(origin for part in self.cors.split(",") if (origin := part.strip()))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -64,15 +79,15 @@ class Settings:
         """
         variables = os.environ if environment is None else environment
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            text = variables.get(_PREFIX + field.name.upper())
+        for each in fields(cls):
+            text = variables.get(_PREFIX + each.name.upper())
             if text:
-                given[field.name] = _parsed(field.name, field.default, text)
+                given[each.name] = _parsed(each.name, each.default, text)
         return cls(**given)
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that give these settings: how worker processes are told."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {
             _PREFIX + name.upper(): str(int(value)) if isinstance(value, bool) else str(value)
             for name, value in values.items()

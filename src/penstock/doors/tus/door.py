@@ -17,6 +17,7 @@ from penstock.doors.checked import pump_checked
 from penstock.doors.fields import check_coding, spec_of
 from penstock.doors.finishing import Finishing, completed_by
 from penstock.doors.hooks import Action, Hooks, NewUpload, check_size
+from penstock.doors.keys import check_key
 from penstock.doors.tus.checksum import BodyChecksum
 from penstock.doors.tus.concatenation import (
     MAX_SIZE,
@@ -149,6 +150,7 @@ class TusDoor:
         return await self._begin(request, new)
 
     async def _begin(self, request: Request, new: NewUpload, further: Mapping[str, Any] = _NOTHING) -> StreamInfo:
+        await check_key(self._service, new, lambda info: self._locate(request, info, False))
         limit = {} if new.max_size is None else {MAX_SIZE: new.max_size}
         spec = replace(
             spec_of(request, new.content_type, new.length, self._service.now),

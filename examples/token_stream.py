@@ -1,23 +1,20 @@
 """Tokens of a language model that a page can be reloaded under: what was said is kept, and followed from anywhere.
 
 uvicorn examples.token_stream:app
-curl -X POST 'http://127.0.0.1:8000/answers?question=why'
+curl -X POST 'http://127.0.0.1:8000/answers/1?question=why'
 curl -N 'http://127.0.0.1:8000/live/answers/1?offset=0'     # again and again, from other clients too
 """
 
 import asyncio
-import itertools
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 
-from penstock import Streams, StreamSpec
+from penstock import Streams
 
 streams = Streams("./data")
 app = FastAPI(lifespan=streams.lifespan)
 app.include_router(streams.live(prefix="/live"))
-numbers = itertools.count(1)
-running: set[asyncio.Task[None]] = set()
 
 
 async def model(question: str) -> AsyncGenerator[str, None]:
@@ -26,21 +23,12 @@ async def model(question: str) -> AsyncGenerator[str, None]:
         yield word
 
 
-async def answer(name: str, question: str) -> None:
-    try:
-        async for token in model(question):
-            await streams.append(name, [f"{token}\n".encode()])
-        await streams.close(name)
-    except Exception as error:
-        await streams.fail(name, f"The model failed: {error}")
-        raise
+@app.post("/answers/{name}", status_code=202)
+async def ask(name: str, question: str) -> dict[str, str]:
+    await streams.produce(f"answers/{name}", model(question), max_time=600, max_size=1_000_000)
+    return {"events": f"/live/answers/{name}?offset=0"}
 
 
-@app.post("/answers", status_code=202)
-async def ask(question: str) -> dict[str, str]:
-    name = f"answers/{next(numbers)}"
-    await streams.create(name, StreamSpec(content_type="text/plain; charset=utf-8", ttl=3600))
-    task = asyncio.create_task(answer(name, question))
-    running.add(task)
-    task.add_done_callback(running.discard)
-    return {"live": f"/live/{name}?offset=0"}
+@app.delete("/answers/{name}", status_code=204)
+async def cancel(name: str) -> None:
+    await streams.fail(f"answers/{name}", "The question was withdrawn.")

@@ -101,11 +101,15 @@ async def test_errors_are_answers_first_and_broken_bodies_later() -> None:
 
 async def test_tokens_are_there_for_who_comes_back() -> None:
     async with example("token_stream") as (client, url):
-        live = (await client.post(f"{url}/answers?question=why")).json()["live"]
+        live = (await client.post(f"{url}/answers/1?question=why")).json()["events"]
         first = (await client.get(f"{url}{live}")).text  # follows to the end
         assert first.count("event: end") == 1
-        assert "data: wonder\n" in first
+        assert 'data: "wonder"\n' in first
+        assert (await client.post(f"{url}/answers/1?question=why")).json()["events"] == live
         assert (await client.get(f"{url}{live}")).text == first
+        live = (await client.post(f"{url}/answers/2?question=why")).json()["events"]
+        assert (await client.delete(f"{url}/answers/2")).status_code == 204
+        assert "The question was withdrawn." in (await client.get(f"{url}{live}")).text
 
 
 async def test_sensors_reach_who_looks_and_their_history_is_a_zip(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.streams import Streams
     from penstock.toolkit.deferred import Deferred, deferred
     from penstock.toolkit.problems import install_problem_handlers
+    from penstock.toolkit.productions import Production
     from penstock.toolkit.requests.body import StreamBody
     from penstock.toolkit.requests.dependency import body_docs, stream_body
     from penstock.toolkit.requests.form_fields import to_folder, to_function, to_stream
@@ -87,6 +88,7 @@ __all__ = [
     "Producer",
     "ProducerFenced",
     "ProducerOutOfSequence",
+    "Production",
     "SavedFile",
     "SequenceRegression",
     "SlowSubscriber",
@@ -139,6 +141,7 @@ _LAZY = {
     "Streams": "penstock.streams",
     "NewUpload": "penstock.doors.hooks",
     "Deferred": "penstock.toolkit.deferred",
+    "Production": "penstock.toolkit.productions",
     "deferred": "penstock.toolkit.deferred",
     "Broadcast": "penstock.toolkit.responses.broadcast",
     "Gap": "penstock.toolkit.responses.broadcast",

@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only a
     from fastapi import APIRouter
 
     from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner, Quota
+    from penstock.model import StreamSpec
+    from penstock.toolkit.productions import Production, Productions
+    from penstock.toolkit.responses.endings import OnError
+    from penstock.toolkit.responses.producers import Items
 
 MEMORY = ":memory:"
 
@@ -57,6 +61,57 @@ class Streams(StreamService):
     ) -> None:
         store, own = _opened(where, durability)
         super().__init__(store, notifier or own, clock=clock, sweep_every=sweep_every)
+        self._productions: Productions | None = None
+
+    async def produce(
+        self,
+        name: str,
+        items: Items,
+        spec: StreamSpec | None = None,
+        *,
+        max_size: int | None = None,
+        max_time: float | None = None,
+        lease: float = 15.0,
+        grace: float = 5.0,
+        restart_failed: bool = False,
+        on_error: OnError | None = None,
+    ) -> Production:
+        """Let a generator write a stream, whoever reads it or goes: in the background of this process.
+
+        The stream is closed at the generator's end, and fails with the reason when that fails, goes past a bound, is
+        cancelled (`Production.cancel`, or `fail` by name, from any process), or when this process is gone. Items that
+        come fast are kept together; what was kept is durable, and never taken back.
+
+        If there is a stream of that name, it is joined: the generator is closed, and nothing else happens.
+
+        Args:
+            name: the stream.
+            items: an async generator, or a plain one, which runs in a thread. What it uses must outlive the request.
+            spec: what is to be said about the stream. By its content type the items are written: NDJSON, the default,
+                with each item as a record; JSON, CSV; and of any other type, text or bytes as they are.
+            max_size: the most bytes.
+            max_time: the most seconds.
+            lease: seconds without a sign of life after which this process counts as gone.
+            grace: seconds that the generator may go on when the server stops.
+            restart_failed: whether a stream of that name that failed is deleted, and begun anew.
+            on_error: is given what the generator raised. What it returns, if not None, is the reason that readers are
+                told; otherwise they are told the type of the error alone.
+        """
+        from penstock.toolkit.productions import Bounds, Productions
+
+        if self._productions is None:
+            self._productions = Productions(self)
+        bounds = Bounds(max_size=max_size, max_time=max_time, lease=lease, grace=grace)
+        return await self._productions.start(
+            name, items, spec, bounds, restart_failed=restart_failed, on_error=on_error
+        )
+
+    async def stop(self) -> None:
+        """End the followers and, within their grace, the productions; finish what is being committed."""
+        self.drain()
+        if self._productions is not None:
+            await self._productions.stop()
+        await super().stop()
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:

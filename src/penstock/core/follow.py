@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeAlias
 
 from penstock.core.ports import Notifier, Reader
 from penstock.errors import Stopping, StreamFailed, StreamGone
@@ -11,6 +12,9 @@ from penstock.model import Chunk, StreamInfo
 
 RECHECK = 5.0
 """Seconds after which a follower looks again, hint or not: a lost hint costs this much latency, and no data."""
+
+Settle: TypeAlias = Callable[[StreamInfo], Awaitable[bool]]
+"""Is given a state that was just looked at. It tells whether it has changed it, so that another look is due."""
 
 
 async def follow(
@@ -20,6 +24,7 @@ async def follow(
     *,
     stopping: Callable[[], bool],
     idle: float | None = None,
+    settle: Settle | None = None,
 ) -> AsyncGenerator[Chunk | None, None]:
     """Yield a stream's bytes from ``start`` on, until it is closed.
 
@@ -32,6 +37,7 @@ async def follow(
         start: the offset to begin at.
         stopping: whether the service is shutting down.
         idle: yield None whenever nothing came for about this many seconds.
+        settle: see `Settle`.
 
     Raises:
         StreamFailed: after the last bytes of a stream that broke.
@@ -45,7 +51,7 @@ async def follow(
     try:
         while True:
             watch.clear()
-            info = await refreshed(reader)
+            info = await refreshed(reader, settle)
             while offset < info.tail:
                 data = await reader.read(offset, info.tail)
                 yield Chunk(offset, data)
@@ -69,7 +75,13 @@ async def follow(
 
 
 async def until_grown(
-    reader: Reader, notifier: Notifier, offset: int, timeout: float, *, stopping: Callable[[], bool]
+    reader: Reader,
+    notifier: Notifier,
+    offset: int,
+    timeout: float,
+    *,
+    stopping: Callable[[], bool],
+    settle: Settle | None = None,
 ) -> StreamInfo:
     """Return the state of a stream once it has more than ``offset`` bytes, or is closed, or time is up, or we stop.
 
@@ -82,7 +94,7 @@ async def until_grown(
     try:
         while True:
             watch.clear()
-            info = await refreshed(reader)
+            info = await refreshed(reader, settle)
             left = until - clock.time()
             if info.tail > offset or info.closed or left <= 0 or stopping():
                 return info
@@ -91,13 +103,15 @@ async def until_grown(
         watch.close()
 
 
-async def refreshed(reader: Reader) -> StreamInfo:
+async def refreshed(reader: Reader, settle: Settle | None = None) -> StreamInfo:
     """Look at a stream again, and return its state.
 
     Raises:
         StreamGone: it was deleted, also if its bytes are kept for forks.
     """
     info = await reader.refresh()
+    if settle is not None and await settle(info):
+        info = await reader.refresh()
     if info.deleted:
         raise StreamGone(info.name, info.incarnation)
     return info

@@ -285,6 +285,41 @@ def claim(view: View, name: str, *, by: str, until: float, now: float, incarnati
     return annotate(view, name, {CLAIM: {"by": by, "until": until}}, now=now, incarnation=incarnation)
 
 
+LEASE = "lease"
+"""The attribute by which a stream depends on its producer: see `lease`."""
+
+
+def lease(by: str, until: float) -> Mapping[str, object]:
+    """Return the attributes of a stream whose producer has to say that it is there before ``until`` (Unix seconds)."""
+    return {LEASE: {"by": by, "until": until}}
+
+
+def lapsed(info: StreamInfo, now: float) -> bool:
+    """Tell whether a stream's producer is gone: its lease is over, and the stream is still open."""
+    held = info.attributes.get(LEASE)
+    return held is not None and not info.closed and bool(held["until"] <= now)
+
+
+def extend_lease(view: View, name: str, *, by: str, until: float, now: float, incarnation: str) -> Change:
+    """Let a producer say that it is there."""
+    info = present(view, name, now, incarnation)
+    if info.failure is not None:
+        raise StreamFailed(name, info.tail, info.failure)
+    if info.closed:
+        raise StreamClosed(name, info.tail)
+    return annotate(view, name, lease(by, until), now=now, incarnation=incarnation)
+
+
+def lapse(view: View, name: str, *, now: float, incarnation: str) -> Change:
+    """Say of a stream that its producer is gone, if that is still so."""
+    info = present(view, name, now, incarnation)
+    if not lapsed(info, now):
+        return Change(info, duplicate=True, offset=info.tail)
+    return fail(
+        view, name, "its producer is gone: nothing was heard of it for too long", now=now, incarnation=incarnation
+    )
+
+
 def publish(
     view: View,
     name: str,

@@ -153,7 +153,7 @@ class StreamService:
             raise StreamNotFound(name) if incarnation is None else StreamGone(name, incarnation)
         if found.deleted:
             raise StreamGone(name, found.incarnation)
-        return found
+        return await self._settled(found)
 
     async def open(self, name: str, *, incarnation: str | None = None) -> Reader:
         """Open a stream for reading: one incarnation, whatever becomes of the name. Close the reader.
@@ -168,8 +168,10 @@ class StreamService:
         """
         reader = await self._store.open(check_name(name), incarnation=incarnation)
         try:
-            await self._present(name, incarnation, None if reader is None else reader.info)
+            info = await self._present(name, incarnation, None if reader is None else reader.info)
             assert reader is not None  # noqa: S101 - otherwise nothing is present
+            if info is not reader.info:  # its producer is gone, and now it says so
+                await reader.refresh()
             return reader if reader.info.origin is None else await self._joined(reader, reader.info.origin)
         except BaseException:
             if reader is not None:
@@ -207,7 +209,9 @@ class StreamService:
         Raises:
             StreamGone: the stream was deleted or replaced.
         """
-        return await until_grown(reader, self._notifier, offset, timeout, stopping=lambda: self._stopping)
+        return await until_grown(
+            reader, self._notifier, offset, timeout, stopping=lambda: self._stopping, settle=self._settle
+        )
 
     async def read(self, name: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[Chunk, None]:
         """Yield the bytes of a stream from offset ``start`` up to ``stop``, or to its tail at this moment.
@@ -256,6 +260,7 @@ class StreamService:
             info.tail if start is None else start,
             stopping=lambda: self._stopping,
             idle=idle,
+            settle=self._settle,
         )
 
     async def group(self, selection: Selection, begin: Begin, *, most: int = 500) -> Group:
@@ -277,6 +282,21 @@ class StreamService:
             raise
         return group
 
+    async def _settle(self, info: StreamInfo) -> bool:
+        """Let a stream whose producer is gone say so; tell whether it did."""
+        return await self._settled(info) is not info
+
+    async def _settled(self, info: StreamInfo) -> StreamInfo:
+        """Return the state of a stream; of one whose producer is gone, after it was made to say so."""
+        name, incarnation, now = info.name, info.incarnation, self.now()
+        if not rules.lapsed(info, now):
+            return info
+
+        def decide(view: View) -> Change:
+            return rules.lapse(view, name, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation))
+
     async def list(self, prefix: str = "", *, after: str = "", limit: int = PAGE) -> Page:
         """Return up to ``limit`` (1 to 1,000) streams whose names begin with ``prefix`` and come after ``after``."""
         limit = max(1, min(limit, PAGE))
@@ -284,7 +304,8 @@ class StreamService:
         now = self.now()
         shown = found[:limit]
         return Page(
-            tuple(info for info in shown if not info.expired(now)), shown[-1].name if len(found) > limit else None
+            tuple([await self._settled(info) for info in shown if not info.expired(now)]),
+            shown[-1].name if len(found) > limit else None,
         )
 
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
@@ -663,6 +684,23 @@ class StreamService:
             return rules.annotate(view, name, attributes, now=now, incarnation=incarnation)
 
         return _there(await self.commit(name, decide, incarnation=incarnation))
+
+    async def extend_lease(self, name: str, by: str, seconds: float, *, incarnation: str) -> StreamInfo:
+        """Let the producer of a stream say that it is there, and will be heard of within so many seconds.
+
+        A stream that depends on its producer (`penstock.core.rules.lease`) fails when that time is over: whoever looks
+        at it then is told so.
+
+        Raises:
+            StreamFailed, StreamClosed, StreamGone: it has ended.
+        """
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.extend_lease(view, name, by=by, until=now + seconds, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation, durable=False))
 
     async def claim(self, name: str, by: str, seconds: float, *, incarnation: str) -> bool:
         """Tell whether ``by`` is to do what is to be done once with a stream, by one process at a time.

@@ -435,7 +435,9 @@ async def test_a_browser_elsewhere_may_ask_first() -> None:
     async with with_middleware("cors") as (port, _):
         asked = {"origin": "http://elsewhere", "access-control-request-method": "PUT"}
         assert (await request(port, "OPTIONS", "/files/x", headers=asked)).headers["access-control-allow-methods"]
-        assert (await request(port, "OPTIONS", "/files/x")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PUT"
+        assert (await request(port, "OPTIONS", "/files/x")).headers[
+            "allow"
+        ] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 async def _count(streams: Streams) -> int:

@@ -32,6 +32,11 @@ from penstock.server.settings import Settings, SettingsError
     metavar="URL",
     help="Ask this URL about uploads, and tell it of complete ones; PENSTOCK_WEBHOOK_SECRET signs.",
 )
+@click.option(
+    "--max-append-size",
+    type=click.IntRange(0),
+    help="Most bytes of one request of a resumable upload; 0 for no limit.  [default: 0]",
+)
 @click.option("--grace", type=click.IntRange(0), help="Seconds for what is under way at the end.  [default: 30]")
 @click.option("--long-poll", type=click.IntRange(1), help="Seconds that a long-poll waits.  [default: 20]")
 @click.option("--access-log/--no-access-log", default=None, help="Log every request.")

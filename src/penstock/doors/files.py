@@ -16,10 +16,13 @@ from penstock.doors.fields import base_of, described, name_in, resolved, upload_
 from penstock.doors.finishing import Finishing, completed_by
 from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner, Quota
 from penstock.doors.methods import add_other_methods
+from penstock.doors.resumable import asked, creates
+from penstock.doors.resumable_files import ResumableFiles, is_upload
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
+from penstock.protocols.resumable import Limits
 from penstock.toolkit.problems import RequestError
 from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
@@ -55,6 +58,9 @@ def files_router(
     max_size: int | None = None,
     quota: Quota | None = None,
     upload_expiry: float | None = WEEK,
+    max_append_size: int | None = None,
+    min_append_size: int | None = None,
+    min_resumable_size: int | None = None,
     cors: Sequence[str] = (),
     **options: Any,
 ) -> APIRouter:
@@ -70,6 +76,10 @@ def files_router(
         max_size: the most bytes of an upload; None for no limit.
         quota: the most bytes of an owner; see `penstock.doors.hooks.Quota`.
         upload_expiry: seconds without progress after which an upload that is not complete is removed; None for never.
+        max_append_size: the most bytes of one request of a resumable upload (of the IETF's protocol), because something
+            before the server takes no more; None for no limit.
+        min_append_size: the fewest bytes of one such request that is not the last.
+        min_resumable_size: the fewest bytes that are worth a resumable upload; a smaller body is taken in as ever.
         cors: the origins whose scripts may use the router, such as ``https://app.example``, or ``*`` for any.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
@@ -90,21 +100,43 @@ def files_router(
         base = base_of(request, route)
         return url_in(base, info.name) if plain else upload_url_in(base, info)
 
+    def stored(info: StreamInfo, request: Request, status: int, answer: Response | None) -> Response:
+        return _stored(info, url_in(base_of(request, route), info.name), status, answer)
+
+    finishing = Finishing(service, hooks)
+    limits = Limits(
+        max_size=max_size,
+        min_size=min_resumable_size,
+        max_append_size=max_append_size,
+        min_append_size=min_append_size,
+        max_age=None if upload_expiry is None else int(upload_expiry),
+    )
+    resumable = ResumableFiles(
+        service,
+        hooks,
+        finishing,
+        limits,
+        expiry=upload_expiry,
+        url=lambda request, name: url_in(base_of(request, route), name),
+        stored=stored,
+    )
     tus = TusDoor(
         service,
         hooks,
-        Finishing(service, hooks),
+        finishing,
         expiry=upload_expiry,
         locate=located,
         resolve=lambda request, url: resolved(base_of(request, route), url),
     )
 
     async def taken(request: Request, name: str) -> Response:
+        if creates(request):
+            return await resumable.create(request, name)
         await hooks.authorized(request, "write", name)
         new = await hooks.begun(uploads.announced(request, name), request)
         info, created = await uploads.receive(service, request, new)
         answer = await hooks.completed(info, request)
-        return _stored(info, url_in(base_of(request, route), info.name), 201 if created else 200, answer)
+        return stored(info, request, 201 if created else 200, answer)
 
     async def form(request: Request, prefix: str) -> Response:
         await hooks.authorized(request, "write", prefix)
@@ -157,15 +189,18 @@ def files_router(
         request: Request, prefix: Annotated[str, Query(description="What the new name begins with")] = ""
     ) -> Response:
         """Make the body a new stream under a name that the server chooses; of a form, each file one named like it."""
-        if forms.is_form(request):
+        if forms.is_form(request) and asked(request).complete is not False:  # which would be a part of its text
             return await form(request, prefix)
         name = check_name(prefix + secrets.token_urlsafe(16))
         if is_tus(request):
             return await tus.answer(request, name, chosen=False)
         return await taken(request, name)
 
+    def fields_of_options(request: Request) -> dict[str, str]:
+        return {**option_fields(request, max_size), **resumable.option_fields(request)}
+
     # Before a stream's routes, for which it would have no name.
-    add_other_methods(router, "/", _COLLECTION_METHODS, lambda request: option_fields(request, max_size))
+    add_other_methods(router, "/", _COLLECTION_METHODS, fields_of_options)
 
     @router.put(
         "/{name:path}",
@@ -186,6 +221,8 @@ def files_router(
         name = name_in(request)
         if is_tus(request) and method_of(request) != "GET":
             return await tus.answer(request, name, chosen=True)
+        if is_upload(request):
+            return await resumable.answer(request, name)
         await hooks.authorized(request, "read", name)
         return await downloads.answer(service, request, name)
 
@@ -223,6 +260,8 @@ def files_router(
         name = name_in(request)
         if is_tus(request):
             return await tus.answer(request, name, chosen=True)
+        if is_upload(request):
+            return await resumable.answer(request, name)
         await hooks.authorized(request, "delete", name)
         await service.delete(name, condition=uploads.Conditions(request, name))
         return Response(status_code=204)
@@ -232,6 +271,10 @@ def files_router(
         name = name_in(request)
         if is_tus(request):
             return await tus.answer(request, name, chosen=True)
+        if request.method == "PATCH" and is_upload(request):
+            return await resumable.answer(request, name)
+        if creates(request):
+            return await resumable.create(request, name)
         allow = ", ".join(method for method in _METHODS if method not in {"PATCH", "POST"})
         raise RequestError(
             "method-not-allowed",
@@ -247,7 +290,7 @@ def files_router(
         router,
         "/{name:path}",
         _METHODS,
-        lambda request: {"accept-ranges": "bytes", **option_fields(request, max_size)},
+        lambda request: {"accept-ranges": "bytes", **fields_of_options(request)},
     )
     return router
 

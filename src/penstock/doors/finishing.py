@@ -88,6 +88,11 @@ class Finishing:
                 await self._claim(info, by)
 
 
+def answered(info: StreamInfo) -> bool:
+    """Tell whether the application was told of a complete upload, and its answer, if it has one, is kept."""
+    return _ANSWER in info.attributes
+
+
 def completed_by(answer: Response, fields: Mapping[str, str]) -> Response:
     """Return an application's answer with the door's fields, but for those that it has set itself."""
     for name, value in fields.items():

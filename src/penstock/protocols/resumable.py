@@ -6,7 +6,7 @@ July 2026. A request without a version is taken for one of the standard that the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from penstock.protocols.structured import format_dictionary, format_item, parse_boolean, parse_dictionary, parse_integer
@@ -63,6 +63,7 @@ class Dialect:
         relocated: the answer to a request that created and completed an upload tells the upload's URL as its Location.
         final: a completed upload refuses every append (400 ``completed-upload``); otherwise an append that has nothing
             to add is given the final answer again.
+        ends_on_excess: content that goes past the length ends the upload; otherwise what fits may stay.
         lifetime: the name of the limit that tells how long the upload is kept.
     """
 
@@ -74,6 +75,7 @@ class Dialect:
     bare: bool = False
     relocated: bool = False
     final: bool = False
+    ends_on_excess: bool = True
     lifetime: str = "max-age"
 
     @property
@@ -84,19 +86,21 @@ class Dialect:
 
 NEWEST: Final = Dialect()
 
+_EARLY: Final = Dialect(unsaid=False, typed=False, appended=201, bare=True, relocated=True, ends_on_excess=False)
+
 _DIALECTS: Final[Mapping[int, Dialect]] = {
     dialect.version: dialect
     for dialect in (
         # draft 01: the first with URLs for uploads. Apple's systems speak it since 2023.
-        Dialect(version=3, inverted=True, unsaid=True, typed=False, appended=201, bare=True, relocated=True),
+        replace(_EARLY, version=3, inverted=True, unsaid=True),
         # draft 02: Upload-Complete.
-        Dialect(version=4, unsaid=False, typed=False, appended=201, bare=True, relocated=True),
+        replace(_EARLY, version=4),
         # draft 03: progress in 104 responses.
-        Dialect(version=5, unsaid=False, typed=False, appended=201, bare=True, relocated=True),
+        replace(_EARLY, version=5),
         # drafts 04 and 05: the media type, Upload-Length, Upload-Limit, problem types.
-        Dialect(version=6, unsaid=False, appended=201, bare=True, relocated=True, final=True, lifetime="expires"),
+        replace(_EARLY, version=6, typed=True, final=True, lifetime="expires"),
         # drafts 06 to 08: the answer is that of the resource that was asked first.
-        Dialect(version=7, final=True),
+        Dialect(version=7, final=True, ends_on_excess=False),
         # drafts 09 to 11.
         Dialect(version=8),
     )
@@ -189,10 +193,9 @@ def total_length(request: UploadRequest, *, offset: int, content: int | None, kn
             " given, and the offset after the last content must be the same in all requests."
         )
     length = told.pop() if told else None
-    if length is not None and content is not None and offset + content > length:
-        raise InconsistentLength(
-            f"The content would end at {offset + content}, past the upload's length of {length} bytes."
-        )
+    end = offset + (content or 0)
+    if length is not None and end > length:
+        raise InconsistentLength(f"The content would end at {end}, past the upload's length of {length} bytes.")
     return length
 
 

@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(
         streams.files(
             max_size=settings.max_size or None,
+            max_append_size=settings.max_append_size or None,
             upload_expiry=settings.upload_expiry or None,
             cors=settings.origins,
             on_create=None if webhooks is None else webhooks.on_create,

@@ -31,6 +31,7 @@ class Settings:
         cors: the origins whose scripts may use ``/files``, with commas between: ``https://app.example``; ``*`` for all.
         webhook_url: is asked before every upload, and told of every complete one; see `penstock.doors.webhooks`.
         webhook_secret: what those messages are signed with: ``whsec_`` and Base64.
+        max_append_size: the most bytes of one request of a resumable upload; 0 for no limit.
         grace: seconds that uploads and downloads get to finish when the server stops.
         access_log: whether every request is logged.
         forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-…`` fields count, with commas
@@ -49,6 +50,7 @@ class Settings:
     cors: str = ""
     webhook_url: str = ""
     webhook_secret: str = field(default="", repr=False)
+    max_append_size: int = 0
     grace: int = 30
     access_log: bool = False
     long_poll: int = 20

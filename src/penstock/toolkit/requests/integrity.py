@@ -15,7 +15,7 @@ from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.responses.representations import joined
 
-__all__ = ["check_digests", "given_digests", "hashed"]
+__all__ = ["agreed", "check_digests", "digests_in", "given_digests", "hashed"]
 
 _WORTH_A_THREAD = 256 * 1024
 
@@ -29,19 +29,34 @@ def given_digests(request: Request) -> Mapping[str, bytes]:
     Raises:
         RequestError: ``bad-request`` for a field that cannot be read, or two that contradict each other.
     """
-    given: dict[str, bytes] = {}
-    for field in ("content-digest", "repr-digest"):
-        value = joined(request, field)
-        if value is None:
-            continue
-        try:
-            parsed = parse_digests(value)
-        except DigestError as error:
-            raise bad_request(f"{field.title()}: {error}") from None
-        for algorithm, digest in parsed.items():
-            if algorithm in SUPPORTED and given.setdefault(algorithm, digest) != digest:
-                raise bad_request("Content-Digest and Repr-Digest contradict each other.")
-    return given
+    return agreed(digests_in(request, "content-digest"), digests_in(request, "repr-digest"))
+
+
+def digests_in(request: Request, field: str) -> Mapping[str, bytes]:
+    """Return the digests in one field, by algorithm; those that cannot be computed here are left out.
+
+    Raises:
+        RequestError: ``bad-request``: it cannot be read.
+    """
+    value = joined(request, field)
+    try:
+        return {name: digest for name, digest in parse_digests(value or "").items() if name in SUPPORTED}
+    except DigestError as error:
+        raise bad_request(f"{field.title()}: {error}") from None
+
+
+def agreed(*given: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return several digests of the same bytes as one.
+
+    Raises:
+        RequestError: ``bad-request``: they contradict each other.
+    """
+    together: dict[str, bytes] = {}
+    for digests in given:
+        for algorithm, digest in digests.items():
+            if together.setdefault(algorithm, digest) != digest:
+                raise bad_request(f"Two {algorithm} digests of the same bytes contradict each other.")
+    return together
 
 
 def check_digests(name: str, given: Mapping[str, bytes], actual: Mapping[str, bytes]) -> None:

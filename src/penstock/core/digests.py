@@ -43,12 +43,17 @@ class Hasher:
         known: dict[str, Hash] = {name: hashlib.new(ALGORITHMS[name]) for name in algorithms}
         self._hashes = {**known, **others}
 
+    def __bool__(self) -> bool:
+        """Whether there is any digest to compute."""
+        return bool(self._hashes)
+
     async def update(self, buffers: Sequence[Buffer]) -> None:
         """Take in bytes, in a thread; they must not change meanwhile."""
         if self._hashes:
-            await uninterrupted(asyncio.to_thread(self._update, buffers))
+            await uninterrupted(asyncio.to_thread(self.take, buffers))
 
-    def _update(self, buffers: Sequence[Buffer]) -> None:
+    def take(self, buffers: Sequence[Buffer]) -> None:
+        """Take in bytes, here and now."""
         for digest in self._hashes.values():
             for buffer in buffers:
                 digest.update(buffer)

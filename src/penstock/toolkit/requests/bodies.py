@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
 from penstock.model import Buffer
 from penstock.toolkit.problems import RequestError, bad_request
+
+C = TypeVar("C")
 
 _SHARE = 64 * 1024 * 1024
 """Bytes of bodies in memory that all uploads of a process share; half of it waits, half of it is being written."""
@@ -25,12 +28,22 @@ class _Budget:
     def __init__(self) -> None:
         self.uploads = 0
 
-    @property
-    def batch(self) -> int:
+    def share(self) -> int:
+        """Return how many bytes each of them may hold."""
         return max(_LEAST, min(_MOST, _SHARE // 2 // max(self.uploads, 1)))
 
 
-_budget = _Budget()
+budget = _Budget()
+
+
+@asynccontextmanager
+async def left_closed(chunks: AsyncIterator[C]) -> AsyncIterator[AsyncIterator[C]]:
+    """Close ``chunks`` in the end, if it is a generator."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 async def pump(
@@ -66,13 +79,13 @@ async def batches(chunks: AsyncIterator[Buffer]) -> AsyncGenerator[list[Buffer],
     which holds the source back: uvicorn stops reading from the socket.
     """
     gathered = _Gathered()
-    _budget.uploads += 1
+    budget.uploads += 1
     reader = asyncio.create_task(gathered.fill(chunks))
     try:
         while batch := await gathered.take():
             yield batch
     finally:
-        _budget.uploads -= 1
+        budget.uploads -= 1
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
@@ -90,21 +103,20 @@ class _Gathered:
 
     async def fill(self, chunks: AsyncIterator[Buffer]) -> None:
         try:
-            async for chunk in chunks:
-                if chunk:
-                    self._chunks.append(chunk)
-                    self._size += len(chunk)
-                    self._changed.set()
-                    while self._size >= _budget.batch:
-                        self._changed.clear()
-                        await self._changed.wait()
+            async with left_closed(chunks):
+                async for chunk in chunks:
+                    if chunk:
+                        self._chunks.append(chunk)
+                        self._size += len(chunk)
+                        self._changed.set()
+                        while self._size >= budget.share():
+                            self._changed.clear()
+                            await self._changed.wait()
         except Exception as error:  # noqa: BLE001 - for the writer to raise, after what came before it
             self._error = error
         finally:
             self._ended = True
             self._changed.set()
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
 
     async def take(self) -> list[Buffer]:
         """Return what there is, waiting for the first of it; nothing at the end."""

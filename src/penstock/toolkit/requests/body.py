@@ -13,6 +13,7 @@ from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
 from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
 from penstock.toolkit.problems import RequestError
+from penstock.toolkit.requests.behind import keep_freed_memory
 from penstock.toolkit.requests.bodies import batches, content_length, limited
 from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.decoding import MAX_RATIO, codings_in, decoded
@@ -144,6 +145,7 @@ class StreamBody(Content[SavedFile]):
         if self._begun:
             raise RuntimeError("A body is read once, and this one was begun before.")
         self._begun = True
+        keep_freed_memory()
         return self._read()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:

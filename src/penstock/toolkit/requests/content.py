@@ -11,7 +11,8 @@ from penstock.core.digests import Hasher
 from penstock.core.rules import Condition
 from penstock.core.service import StreamService
 from penstock.model import Buffer, StreamInfo, StreamSpec
-from penstock.toolkit.requests.bodies import pump
+from penstock.toolkit.requests.bodies import left_closed, pump
+from penstock.toolkit.requests.integrity import hashed
 from penstock.toolkit.requests.sinks import FileSink, SavedFile
 
 F = TypeVar("F", bound=SavedFile)
@@ -59,7 +60,7 @@ class Content(ABC, Generic[F]):
         """
         hasher = Hasher(digests)
         async with FileSink(path, fsync=fsync, overwrite=overwrite, mode=mode) as sink:
-            await self.pump(sink.write, hasher)
+            await self.write_to(sink, hasher)
             await sink.publish()
         return self.saved(sink, hasher.digests())
 
@@ -91,6 +92,14 @@ class Content(ABC, Generic[F]):
         async with await streams.replace(name, spec or self.spec, condition=condition) as draft:
             await self.pump(draft.write, hasher)
             return await draft.publish(hasher.digests())
+
+    async def write_to(self, sink: FileSink, hasher: Hasher | None = None) -> None:
+        """Write the content to a file that is open, and take its digests meanwhile."""
+        content = self._arriving()
+        async with left_closed(hashed(content, hasher) if hasher else content) as chunks:
+            async for chunk in chunks:
+                await sink.write((chunk,))
+        await sink.flush()
 
     async def pump(self, write: Callable[[Sequence[Buffer]], Awaitable[None]], hasher: Hasher | None = None) -> int:
         """Hand the content to an async function, in batches that are large when it comes fast, and return its size.

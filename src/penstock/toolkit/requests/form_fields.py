@@ -158,7 +158,7 @@ class _Folder(Destination[UploadedFile]):
         with _taken():
             await held.sink.__aenter__()
         try:
-            await part.pump(held.sink.write)
+            await part.write_to(held.sink)
         except BaseException:
             await uninterrupted(held.discard())
             raise

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from penstock.core.digests import Hasher
-from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import DigestMismatch
+from penstock.model import Buffer
 from penstock.protocols.digest import SUPPORTED, DigestError, parse_digests
 from penstock.toolkit.problems import bad_request
+from penstock.toolkit.requests.behind import Behind
+from penstock.toolkit.requests.bodies import budget, left_closed
 from penstock.toolkit.responses.representations import joined
 
 __all__ = ["agreed", "check_digests", "digests_in", "given_digests", "hashed"]
 
-_WORTH_A_THREAD = 256 * 1024
+B = TypeVar("B", bound=Buffer)
 
 
 def given_digests(request: Request) -> Mapping[str, bytes]:
@@ -70,23 +71,14 @@ def check_digests(name: str, given: Mapping[str, bytes], actual: Mapping[str, by
             raise DigestMismatch(name, algorithm, digest, actual[algorithm])
 
 
-async def hashed(chunks: AsyncGenerator[bytes, None], hasher: Hasher) -> AsyncGenerator[bytes, None]:
+async def hashed(chunks: AsyncIterator[B], hasher: Hasher) -> AsyncGenerator[B, None]:
     """Yield what ``chunks`` yields, and take it into the digests: in a thread, while the next chunks arrive."""
-    gathered: list[bytes] = []
-    size = 0
-    running: asyncio.Task[None] | None = None
+    behind = Behind(hasher.take, budget.share)
     try:
-        async with aclosing(chunks):
+        async with left_closed(chunks):
             async for chunk in chunks:
-                gathered.append(chunk)
-                size += len(chunk)
-                if size >= _WORTH_A_THREAD:
-                    if running is not None:
-                        await running
-                    running = asyncio.create_task(hasher.update(gathered))
-                    gathered, size = [], 0
+                await behind.put((chunk,))
                 yield chunk
+        await behind.flush()
     finally:
-        if running is not None:
-            await uninterrupted(running)
-    await hasher.update(gathered)
+        await behind.stop()

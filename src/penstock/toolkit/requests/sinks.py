@@ -15,6 +15,8 @@ from typing import Self
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import StorageFull
 from penstock.model import Buffer
+from penstock.toolkit.requests.behind import Behind
+from penstock.toolkit.requests.bodies import budget
 
 __all__ = ["FileSink", "SavedFile"]
 
@@ -66,26 +68,42 @@ class FileSink:
         # In the same folder, so that it is on the same file system. Short, since names are limited in length.
         self._temporary = self.path.with_name(f".{secrets.token_hex(8)}.part")
         self._descriptor: int | None = None
+        self._behind = Behind(self._write, budget.share)
+        self._left = False
 
     async def write(self, data: Sequence[Buffer]) -> None:
-        """Write some buffers, in a thread; they must not change meanwhile."""
-        await uninterrupted(asyncio.to_thread(self._write, data))
+        """Hand over some buffers, which must not change from now on. They are written in a thread, while more arrive.
+
+        What a write raises is raised by the next one, or by `flush`.
+        """
+        self.size += sum(map(len, data))
+        await self._behind.put(data)
+
+    async def flush(self) -> None:
+        """Wait until all is written."""
+        await self._behind.flush()
 
     async def publish(self) -> None:
         """Finish the file, and let it take its name."""
+        await self.flush()
         await uninterrupted(asyncio.to_thread(self._publish))
 
     async def __aenter__(self) -> Self:
+        budget.uploads += 1
         try:
             await uninterrupted(asyncio.to_thread(self._open))
         except BaseException:
-            await uninterrupted(asyncio.to_thread(self._discard))
+            await self.__aexit__(None, None, None)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._left:
+            self._left = True
+            budget.uploads -= 1
+        await uninterrupted(self._behind.stop())
         await uninterrupted(asyncio.to_thread(self._discard))
 
     def _open(self) -> None:
@@ -103,7 +121,6 @@ class FileSink:
 
     def _write_all(self, descriptor: int, buffers: Sequence[Buffer]) -> None:
         left = sum(map(len, buffers))
-        self.size += left
         written = os.writev(descriptor, buffers)
         while written < left:  # a disk that is about to be full takes a part
             rest = memoryview(b"".join(buffers))[written:]

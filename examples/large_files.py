@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
 
-from penstock import StreamBody, StreamedFile, body_docs, draining, install_problem_handlers, stream_body
+from penstock import StreamBody, StreamedFile, draining, install_problem_handlers, stream_body
 
 FOLDER = Path("./files")
 app = FastAPI(lifespan=draining)
@@ -24,7 +24,7 @@ def path_of(name: str) -> Path:
     return FOLDER / name
 
 
-@app.put("/{name}", openapi_extra=body_docs())
+@app.put("/{name}")
 async def upload(
     path: Annotated[Path, Depends(path_of)],
     body: Annotated[StreamBody, Depends(stream_body(max_size=100 * 1024**3))],

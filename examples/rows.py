@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
-from penstock import StreamBody, StreamedCSV, StreamedNDJSON, body_docs, install_problem_handlers, stream_body
+from penstock import StreamBody, StreamedCSV, StreamedNDJSON, install_problem_handlers, stream_body
 
 
 class Reading(BaseModel):
@@ -31,8 +31,11 @@ def select() -> Generator[dict[str, object], None, None]:
         yield {"sensor": sensor, "celsius": celsius}
 
 
-@app.post("/readings", openapi_extra=body_docs({"text/csv": Reading, "application/x-ndjson": Reading}))
-async def insert(body: Annotated[StreamBody, Depends(stream_body())]) -> dict[str, int]:
+readings = stream_body(content={"text/csv": Reading, "application/x-ndjson": Reading})
+
+
+@app.post("/readings")
+async def insert(body: Annotated[StreamBody, Depends(readings)]) -> dict[str, int]:
     count = 0
     async for batch in body.items(Reading).batches(1000):
         database.executemany("INSERT INTO readings VALUES (?, ?)", [(row.sensor, row.celsius) for row in batch])

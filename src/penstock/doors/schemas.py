@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_PROBLEM: Final[dict[str, Any]] = {
-    "content": {
-        "application/problem+json": {
-            "schema": {
-                "title": "Problem",
-                "description": "What went wrong (RFC 9457)",
-                "type": "object",
-                "required": ["type", "title", "status"],
-                "properties": {
-                    "type": {"type": "string", "format": "uri"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                },
-            }
-        }
-    }
-}
+from penstock.toolkit.requests.openapi import PROBLEM
 
+_PROBLEM: Final[dict[str, Any]] = {"content": PROBLEM}
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _MOMENT: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
 _SIZE: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from penstock import errors
 from penstock.protocols.problem import MEDIA_TYPE, Problem, type_uri
 from penstock.toolkit.requests.lingering import Exchange, Lingering, LingeringResponse
+from penstock.toolkit.requests.openapi import PROBLEM, body_docs_of, show_bodies
 
 logger = logging.getLogger("penstock")
 
@@ -155,7 +156,8 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     Errors of penstock, ``HTTPException`` and validation errors become ``application/problem+json``. Besides, an answer
     that comes before the whole body has reaches the client also while that is still sending, whoever gave it, and the
-    rest of the body is not read on forever (`Lingering`).
+    rest of the body is not read on forever (`Lingering`). The OpenAPI document shows all of that, and the bodies that
+    dependencies of penstock read (`show_bodies`).
     """
 
     async def answer(_: Request, error: Exception) -> Response:
@@ -164,6 +166,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     for kind in (errors.PenstockError, HTTPException, RequestValidationError, ClientDisconnect):
         app.add_exception_handler(kind, answer)
     app.add_middleware(Lingering)
+    show_bodies(app, problems=True)
 
 
 def _problem(error: Exception) -> tuple[Problem, Mapping[str, str] | None]:
@@ -224,8 +227,17 @@ def _validation(error: RequestValidationError) -> str:
 class ProblemRoute(APIRoute):
     """A route whose errors are problems, in whoever's application it is mounted.
 
-    Its answers reach clients that are still sending; see `penstock.toolkit.requests.lingering`.
+    Its answers reach clients that are still sending; see `penstock.toolkit.requests.lingering`. What it says of itself
+    in the OpenAPI document shows the bodies that dependencies of penstock read.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        docs = body_docs_of(self.dependant, problems=True)
+        self.responses = {"default": {"description": "A problem", "content": PROBLEM}, **self.responses}
+        self.responses = {**docs.pop("responses", {}), **{str(status): told for status, told in self.responses.items()}}
+        if docs:
+            self.openapi_extra = {**docs, **(self.openapi_extra or {})}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, with errors turned into answers."""

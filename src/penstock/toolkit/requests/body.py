@@ -60,6 +60,21 @@ class BodyLimits:
     pace: Pace = field(default_factory=lambda: Pace(idle=60.0, min_rate=64.0, grace=30.0))
 
 
+def refusals_of(limits: BodyLimits) -> dict[int, str]:
+    """Return why what statuses may be answered to a body, for the OpenAPI document."""
+    refused = {
+        400: "The body is incomplete, or not what it is said to be",
+        408: "The body arrives too slowly",
+        413: "The body is too large",
+        415: "The body is in a coding or of a type that is not taken",
+    }
+    if limits.pace.idle is None and limits.pace.min_rate is None:
+        del refused[408]
+    if limits.max_size is None and limits.max_ratio is None:
+        del refused[413]
+    return refused
+
+
 class StreamBody(Content[SavedFile]):
     """The body of a request, as it arrives: ``async for chunk in body``, or one of the methods. It is read once.
 

@@ -15,14 +15,14 @@
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from penstock.toolkit.problems import answered
-from penstock.toolkit.requests.body import DEFAULT_SIZE, BodyLimits, GiB, KiB, MiB, StreamBody
+from penstock.toolkit.requests.body import DEFAULT_SIZE, BodyLimits, GiB, KiB, MiB, StreamBody, refusals_of
 from penstock.toolkit.requests.decoding import MAX_RATIO
 from penstock.toolkit.requests.limits import Pace
-from penstock.toolkit.requests.schemas import inlined
+from penstock.toolkit.requests.openapi import ReadsBody
+from penstock.toolkit.requests.schemas import schema_of
 
 __all__ = [
     "DEFAULT_SIZE",
@@ -37,17 +37,19 @@ __all__ = [
 ]
 
 
-class BodyDependency:
+class BodyDependency(ReadsBody):
     """What `stream_body` returns: a dependency that yields a `StreamBody`.
 
     Attributes:
         limits: what is accepted.
-        docs: what the OpenAPI document should say of the body: for ``openapi_extra``.
+        docs: what the OpenAPI document says of the body; see `ReadsBody`.
+        refusals: why what statuses may be answered on account of it.
     """
 
-    def __init__(self, limits: BodyLimits, docs: dict[str, Any]) -> None:
+    def __init__(self, limits: BodyLimits, docs: dict[str, Any], refusals: Mapping[int, str]) -> None:
         self.limits = limits
         self.docs = docs
+        self.refusals = refusals
 
     async def __call__(self, request: Request) -> AsyncGenerator[StreamBody, None]:
         """Look at the request's head, and hand out its body. Nothing of it is read."""
@@ -81,16 +83,23 @@ def stream_body(
         idle: seconds that may pass without a byte; None for no limit.
         min_rate: bytes a second that must arrive on average; None for no limit.
         grace: seconds that the sender may fall behind ``min_rate``.
-        content: the media types, for the OpenAPI document; see `body_docs`.
+        content: the media types, for the OpenAPI document, perhaps with the type of an item each; see `body_docs`.
     """
     limits = BodyLimits(
         max_size=max_size, max_ratio=max_ratio, decode=decode, pace=Pace(idle=idle, min_rate=min_rate, grace=grace)
     )
-    return BodyDependency(limits, body_docs(content))
+    refusals = refusals_of(limits)
+    if isinstance(content, Mapping) and any(item is not None for item in content.values()):
+        refusals[422] = "A record is not valid"
+    else:
+        refusals[507] = "There is no room to keep the body"
+    return BodyDependency(limits, body_docs(content), refusals)
 
 
 def body_docs(content: Mapping[str, Any] | Iterable[str] = ("*/*",), *, description: str = "") -> dict[str, Any]:
     """Return what FastAPI cannot see in a handler's signature: its body, for ``openapi_extra``.
+
+    `stream_body` takes the same description, and shows it by itself where it can: see `ReadsBody`.
 
     ::
 
@@ -114,7 +123,7 @@ def body_docs(content: Mapping[str, Any] | Iterable[str] = ("*/*",), *, descript
 def _schema(media_type: str, item: Any) -> dict[str, Any]:
     if item is None:
         return {"type": "string", "format": "binary"}
-    schema = inlined(TypeAdapter(item).json_schema())
+    schema = schema_of(item)
     if media_type == "application/json":
         return {"type": "array", "items": schema}
     # OpenAPI 3.1 has no word for a sequence of items that are no JSON array: it describes one of them.

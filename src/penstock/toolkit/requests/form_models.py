@@ -10,7 +10,7 @@
 
     upload_form = form_model(Upload, max_file_size=5 * GiB)
 
-    @app.post("/upload", openapi_extra=upload_form.docs)
+    @app.post("/upload")
     async def upload(user: CurrentUser, form: Annotated[Form[Upload], Depends(upload_form)]):
         upload = await form.read()
 
@@ -33,8 +33,9 @@ from starlette.requests import Request
 from penstock.core.uninterrupted import uninterrupted
 from penstock.toolkit.problems import answered, bad_request
 from penstock.toolkit.requests.form_fields import Destination, Held
-from penstock.toolkit.requests.forms import FormLimits, FormOptions, Part, StreamForm, form_docs
+from penstock.toolkit.requests.forms import FormLimits, FormOptions, Part, StreamForm, form_docs, form_refusals
 from penstock.toolkit.requests.multipart import parser_package
+from penstock.toolkit.requests.openapi import ReadsBody
 from penstock.toolkit.requests.schemas import inlined
 
 __all__ = ["Form", "FormModelDependency", "form_model"]
@@ -112,18 +113,20 @@ class Form(Generic[M]):
             await self.discard()
 
 
-class FormModelDependency(Generic[M]):
+class FormModelDependency(ReadsBody, Generic[M]):
     """What `form_model` returns: a dependency that yields a `Form`.
 
     Attributes:
         limits: what is accepted.
-        docs: what the OpenAPI document should say of the body: for ``openapi_extra``.
+        docs: what the OpenAPI document says of the body; see `ReadsBody`.
+        refusals: why what statuses may be answered on account of it.
     """
 
     def __init__(self, model: type[M], limits: FormLimits) -> None:
         parser_package()
         self.limits = limits
         self.docs: dict[str, Any] = form_docs(inlined(model.model_json_schema()))
+        self.refusals = form_refusals(limits)
         self._model = model
         self._plan = _Plan(model)
 

@@ -24,6 +24,7 @@ from starlette.requests import Request
 
 from penstock.model import OCTETS, StreamSpec
 from penstock.toolkit.problems import RequestError, answered, bad_request
+from penstock.toolkit.requests.body import refusals_of
 from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.dependency import DEFAULT_SIZE, BodyLimits, MiB, StreamBody
 from penstock.toolkit.requests.limits import Pace
@@ -36,6 +37,7 @@ from penstock.toolkit.requests.multipart import (
     boundary_of,
     parser_package,
 )
+from penstock.toolkit.requests.openapi import ReadsBody
 from penstock.toolkit.requests.sinks import FileSink, SavedFile
 
 __all__ = ["FormDependency", "FormLimits", "FormOptions", "Part", "StreamForm", "UploadedFile", "stream_form"]
@@ -315,19 +317,20 @@ class Part(Content[UploadedFile]):
         return UploadedFile(sink.path, sink.size, digests, self.filename, self.content_type)
 
 
-class FormDependency:
+class FormDependency(ReadsBody):
     """What `stream_form` returns: a dependency that yields a `StreamForm`.
 
     Attributes:
         limits: what is accepted.
-        docs: what the OpenAPI document should say of the body: for ``openapi_extra``.
+        docs: what the OpenAPI document says of the body; see `ReadsBody`.
+        refusals: why what statuses may be answered on account of it.
     """
 
     def __init__(self, limits: FormLimits) -> None:
         parser_package()  # that it is missing is better heard now than with the first request
         self.limits = limits
-        schema = {"type": "object", "additionalProperties": True}
-        self.docs: dict[str, Any] = form_docs(schema)
+        self.docs: dict[str, Any] = form_docs({"type": "object", "additionalProperties": True})
+        self.refusals = form_refusals(limits)
 
     async def __call__(self, request: Request) -> AsyncGenerator[StreamForm, None]:
         """Look at the request's head, and hand out its form. Nothing of the body is read."""
@@ -351,6 +354,16 @@ def stream_form(**limits: Unpack[FormOptions]) -> FormDependency:
         limits: see `FormLimits`.
     """
     return FormDependency(FormLimits(**limits))
+
+
+def form_refusals(limits: FormLimits) -> dict[int, str]:
+    """Return why what statuses may be answered to a form, for the OpenAPI document."""
+    return {
+        **refusals_of(limits),
+        400: "A field is not valid, or the body is no well-formed form",
+        413: "The form, a part of it or their number is too large",
+        507: "There is no room to keep the files",
+    }
 
 
 def form_docs(schema: dict[str, Any]) -> dict[str, Any]:

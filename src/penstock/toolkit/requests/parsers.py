@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-__all__ = ["Parser", "json_parser", "maker_of"]
+__all__ = ["Parser", "is_struct", "json_parser", "maker_of"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def json_parser(item: Any) -> Parser[Any]:
     """
     if item is None:
         return Parser(lambda record: from_json(record, allow_inf_nan=False), (ValueError,), lambda _: True)
-    if _is_struct(item):
+    if is_struct(item):
         import msgspec
 
         decode = msgspec.json.Decoder(item).decode
@@ -64,13 +64,14 @@ def _is_no_json(error: Exception) -> bool:
     return isinstance(error, ValidationError) and error.errors(include_input=False)[0]["type"] == "json_invalid"
 
 
-def _is_struct(item: Any) -> bool:
+def is_struct(item: Any) -> bool:
+    """Tell whether a type is a msgspec ``Struct``."""
     return isinstance(item, type) and hasattr(item, "__struct_fields__") and hasattr(item, "__struct_config__")
 
 
 def maker_of(item: Any) -> tuple[Callable[[Any], Any], tuple[type[Exception], ...]]:
     """Return what makes an instance of a type out of a dict of texts, and the errors that it raises."""
-    if _is_struct(item):
+    if is_struct(item):
         import msgspec
 
         return lambda fields: msgspec.convert(fields, item, strict=False), (msgspec.ValidationError,)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from penstock.toolkit.requests.parsers import is_struct
+
+
+def schema_of(item: Any) -> dict[str, Any]:
+    """Return the schema of a type: whatever pydantic knows, or a msgspec ``Struct``."""
+    if is_struct(item):
+        import msgspec
+
+        (schema,), definitions = msgspec.json.schema_components([item], ref_template="#/$defs/{name}")
+        return inlined({**schema, "$defs": definitions})
+    return inlined(TypeAdapter(item).json_schema())
+
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema with its definitions where they are used: in an OpenAPI document, they would be elsewhere.

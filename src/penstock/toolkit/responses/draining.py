@@ -14,6 +14,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from types import FrameType
 from typing import Any
 
+from fastapi import FastAPI
+
+from penstock.toolkit.problems import handles_problems
+from penstock.toolkit.requests.openapi import show_bodies
 from penstock.toolkit.responses.under_way import stop_live_responses, stop_responses
 
 DEADLINE = 30.0
@@ -26,8 +30,10 @@ class Draining:
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
 
-    def __call__(self, _app: object = None) -> AbstractAsyncContextManager[None]:
+    def __call__(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Handle the signals while an application runs. Whatever else handles them still does."""
+        if isinstance(app, FastAPI):
+            show_bodies(app, problems=handles_problems(app))
         return _draining(self._deadline)
 
     def within(self, deadline: float) -> Draining:

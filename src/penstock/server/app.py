@@ -76,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Last, so that it is the outermost: what is within sees requests as they were addressed.
     trusted = TrustedProxies.parse(settings.forwarded_allow_ips)
     app.add_middleware(Forwarded, trusted=trusted, root_path=settings.root_path)
+    app.state.streams = streams
     return app
 
 

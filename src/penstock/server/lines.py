@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from penstock.model import Buffer
 from penstock.server.protocol import InformationalProtocol
 from penstock.toolkit.responses.handover import EXTENSION, Piece, Sink
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from starlette.types import Message, Receive, Scope, Send
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -22,6 +24,13 @@ class HandingOverProtocol(InformationalProtocol):
         self._application = self.app
         self.app = self._offering
         self._line: TransportLine | None = None
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        super().on_headers_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
+            cycle.transport = cast("asyncio.Transport", _Corked(self.loop, self.transport))
 
     async def _offering(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "GET":
@@ -84,6 +93,40 @@ class _Offer:
     def take(self) -> TransportLine | None:
         """See `Offer.take`."""
         return self._protocol.hand_over(self._cycle) if self._marked else None
+
+
+class _Corked:
+    """The transport of one exchange, which sends the head of an answer together with what comes after it.
+
+    One system call less, and one time less that the client wakes up: a quarter of what a small request costs.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "is_closing", "write")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.write: Callable[[Buffer], None] = self._hold
+
+    def _hold(self, head: Buffer) -> None:
+        self._head = bytes(head)
+        self.write = self._join
+        self._loop.call_soon(self._flush)
+
+    def _join(self, body: Buffer) -> None:
+        head, self._head = self._head, b""
+        self.write = self._transport.write
+        self._transport.writelines([head, body] if body else [head])
+
+    def _flush(self) -> None:
+        if self._head:
+            self._join(b"")
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
 
 
 class _NoEvent:

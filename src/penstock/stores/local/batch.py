@@ -5,6 +5,7 @@ The heads are kept for the next transaction too. Another process may have change
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -107,10 +108,17 @@ class Batch:
             self._forget()
             self._version = version
 
+    def look_up(self, names: Iterable[str]) -> None:
+        """Look several names up together that will be asked for: one statement instead of one for each."""
+        unknown = [name for name in dict.fromkeys(names) if name not in self._names]
+        if len(unknown) > 1:
+            found = {head.info.name: head for head in self.catalog.by_names(unknown)}
+            for name in unknown:
+                self._names[name] = self._known(found.get(name))
+
     def commit(self) -> None:
         """Write what changed, and end the transaction."""
-        for slot in self._touched:
-            self._write(slot)
+        self._write(self._touched)
         self._touched.clear()
         self.catalog.commit()
 
@@ -266,7 +274,7 @@ class Batch:
             self._names[head.info.name] = None
         head.info = replace(head.info, published=False, deleted=True)
         slot.rewritten = True
-        self._write(slot)  # now, so that the catalog never sees two of one name
+        self._write([slot])  # now, so that the catalog never sees two of one name
         return ()
 
     def _remove(self, slot: Slot) -> tuple[str, ...]:
@@ -283,28 +291,29 @@ class Batch:
         self.catalog.unsettle(head.info.incarnation, NOBODY)
         return (head.info.incarnation,)
 
-    def _write(self, slot: Slot) -> None:
-        if slot.removed:
-            return
-        head = slot.head
-        if slot.fresh:
-            head.key = self.catalog.insert(head)
-        elif slot.rewritten:
-            self.catalog.update(head)
-        else:
-            self.catalog.grow(head)
-        slot.touched = slot.fresh = slot.rewritten = False
-        self._write_chunk(slot)
-        for state in slot.producers.values():
-            self.catalog.keep_producer(head.key, state)
-        slot.producers.clear()
-
-    def _write_chunk(self, slot: Slot) -> None:
-        """All that the jobs of this batch appended to a stream is one row."""
-        if slot.pending:
-            data = slot.pending[0] if len(slot.pending) == 1 else b"".join(slot.pending)
-            self.catalog.add_chunk(slot.head.key, slot.pending_at, data)
-            slot.pending.clear()
+    def _write(self, slots: Sequence[Slot]) -> None:
+        grown: list[Head] = []
+        chunks: list[tuple[int, int, Buffer]] = []
+        for slot in slots:
+            if slot.removed:
+                continue
+            head = slot.head
+            if slot.fresh:
+                head.key = self.catalog.insert(head)
+            elif slot.rewritten:
+                self.catalog.update(head)
+            else:
+                grown.append(head)
+            slot.touched = slot.fresh = slot.rewritten = False
+            if slot.pending:  # all that the jobs of this batch appended to a stream is one row
+                data = slot.pending[0] if len(slot.pending) == 1 else b"".join(slot.pending)
+                chunks.append((head.key, slot.pending_at, data))
+                slot.pending.clear()
+            for state in slot.producers.values():
+                self.catalog.keep_producer(head.key, state)
+            slot.producers.clear()
+        self.catalog.grow(grown)
+        self.catalog.add_chunks(chunks)
 
 
 def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:

@@ -18,6 +18,8 @@ EngineError = sqlite3.Error
 """What the engine raises; `translated` turns it into an error of the domain."""
 
 _LONGEST_LOG = 16 * 1024 * 1024
+_UPDATES_FROM = sqlite3.sqlite_version_info >= (3, 33)
+_GROUPS = (64, 16, 4, 1)
 _PAGE = 4096
 _MOST_PAGES = 2**30
 
@@ -268,6 +270,18 @@ class Catalog:
         """Return what a name shows."""
         return self._one(f"SELECT {_COLUMNS} FROM streams WHERE name = ? AND published", (name,))
 
+    def by_names(self, names: Sequence[str]) -> list[Head]:
+        """Return what names show, of those that show something, in any order."""
+        found: list[Head] = []
+        at = 0
+        for size in _GROUPS:
+            while len(names) - at >= size:
+                places = ", ".join("?" * size)
+                sql = f"SELECT {_COLUMNS} FROM streams WHERE published AND name IN ({places})"
+                found += self._all(sql, names[at : at + size])
+                at += size
+        return found
+
     def by_incarnation(self, incarnation: str) -> Head | None:
         """Return an incarnation, published or not."""
         return self._one(f"SELECT {_COLUMNS} FROM streams WHERE incarnation = ?", (incarnation,))
@@ -354,12 +368,19 @@ class Catalog:
         """Write a stream's state."""
         self._db.execute(_UPDATE, (*_values(head), head.key))
 
-    def grow(self, head: Head) -> None:
-        """Write what an append changes of a state, at less than a third of the cost of `update` (4 against 15 us)."""
-        info = head.info
-        self._db.execute(
-            "UPDATE streams SET tail = ?, modified_at = ?, deadline = ? WHERE key = ?",
-            (info.tail, info.modified_at, info.deadline, head.key),
+    def grow(self, heads: Sequence[Head]) -> None:
+        """Write what appends change of states, at less than a third of the cost of `update` (4 against 15 us)."""
+        rows = [(head.key, info.tail, info.modified_at, info.deadline) for head in heads for info in (head.info,)]
+        if not _UPDATES_FROM:
+            for key, *values in rows:
+                self._db.execute(
+                    "UPDATE streams SET tail = ?, modified_at = ?, deadline = ? WHERE key = ?", (*values, key)
+                )
+            return
+        self._in_groups(
+            "UPDATE streams SET tail = new.column2, modified_at = new.column3, deadline = new.column4"
+            " FROM (VALUES {}) AS new WHERE key = new.column1",
+            rows,
         )
 
     def remove(self, key: int) -> None:
@@ -370,9 +391,9 @@ class Catalog:
 
     # -- small appends --------------------------------------------------------------------------------------------
 
-    def add_chunk(self, key: int, start: int, data: Buffer) -> None:
-        """Keep bytes that begin at offset ``start``."""
-        self._db.execute("INSERT INTO chunks (stream, start, data) VALUES (?, ?, ?)", (key, start, data))
+    def add_chunks(self, rows: Sequence[tuple[int, int, Buffer]]) -> None:
+        """Keep bytes: of which stream (its key), the offset where they begin, and the bytes."""
+        self._in_groups("INSERT INTO chunks (stream, start, data) VALUES {}", rows)
 
     def chunks(self, key: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield the chunks that hold bytes of ``start`` to ``stop``, with their offsets, in order."""
@@ -443,6 +464,20 @@ class Catalog:
         except (UnicodeError, OverflowError) as error:  # a text with half a character, an integer of 65 bits
             raise StorageFailed(f"A value cannot be stored: {error}") from error
         return row
+
+    def _in_groups(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute a statement for many rows of values, which stand in the place of ``{}``: as few times as can be.
+
+        Each statement gives up the interpreter's lock and has to get it back, which takes as long as the event loop
+        likes to keep it. For 32 appends to as many streams that are 2 times instead of 64.
+        """
+        at = 0
+        for size in _GROUPS:  # a few sizes only: their statements stay prepared
+            while len(rows) - at >= size:
+                group = rows[at : at + size]
+                places = f"({', '.join('?' * len(group[0]))})"
+                self._db.execute(sql.format(", ".join([places] * size)), [value for row in group for value in row])
+                at += size
 
     def _all(self, sql: str, values: Sequence[Any]) -> list[Head]:
         return [_head(row) for row in self._db.execute(sql, values)]

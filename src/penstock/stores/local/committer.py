@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from penstock.core.uninterrupted import UninterruptedFuture
 from penstock.errors import PenstockError, StorageFailed, StorageFull
 from penstock.stores.local.batch import Batch
 from penstock.stores.local.catalog import Catalog, EngineError, translate
@@ -38,6 +39,7 @@ class _Job(Generic[T]):
     loop: asyncio.AbstractEventLoop | None
     size: int
     then: Callable[[T], None] | None
+    name: str | None = None
     result: T | None = None
     error: BaseException | None = None
 
@@ -100,11 +102,12 @@ class Committer:
         durable: bool,
         size: int = 0,
         then: Callable[[T], None] | None = None,
+        name: str | None = None,
     ) -> asyncio.Future[T]:
-        """The same, for the event loop."""
+        """The same, for the event loop; it is quicker if it is told the stream's name that the job will look up."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(apply, durable, future, loop, size, then))
+        future = UninterruptedFuture[T](loop=loop)
+        self._put(_Job(apply, durable, future, loop, size, then, name))
         return future
 
     def _put(self, job: _Job[T]) -> None:
@@ -214,6 +217,7 @@ class Committer:
             job.error = None  # of an attempt that was taken back
         try:
             batch.begin(durable=any(job.durable for job in jobs), grow=grow, insert=insert)
+            batch.look_up(job.name for job in jobs if job.name is not None)
             for job in jobs:
                 self._do(job, batch)
             batch.commit()

@@ -36,7 +36,11 @@ class Filing:
             Moved: the stream's file must be brought to the disk first: commit through the file.
         """
         return self._engine.committer.submit_async(
-            lambda batch: self._carry_out(batch, commit), durable=commit.durable, size=size, then=self._follow_up
+            lambda batch: self._carry_out(batch, commit),
+            durable=commit.durable,
+            size=size,
+            then=self._follow_up,
+            name=commit.name,
         )
 
     def through_file(self, commit: Commit) -> Applied:

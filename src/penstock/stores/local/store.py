@@ -125,7 +125,7 @@ class LocalStore:
         commit = Commit(name, decide, incarnation, producer, durable and self._engine.fsync)
         if size <= SMALL:
             with suppress(Moved):
-                return (await uninterrupted(self._filing.through_catalog(commit, size))).change
+                return (await self._filing.through_catalog(commit, size)).change
         return (await uninterrupted(self._engine.write(self._filing.through_file, commit))).change
 
     async def join(self, name: str, decide: Decide, parts: Sequence[StreamInfo], *, incarnation: str) -> Change:

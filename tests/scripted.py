@@ -123,7 +123,7 @@ class ScriptedServer(_Threaded):
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         asked = Asked(method, path, headers)
         self.asked.append(asked)
-        if method in {"PUT", "POST"}:
+        if method in {"PATCH", "PUT", "POST"} and headers.get("content-length") != "0":
             limit = self._takes.pop(0) if self._takes else None
             asked.body = await _body(reader, headers, limit)
             if limit is not None:

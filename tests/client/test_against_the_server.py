@@ -162,7 +162,7 @@ def test_a_broken_network_loses_and_doubles_nothing(server: Server, name: str, t
         with CuttingProxy(server.port, [chance.randrange(100, 2_000_000) for _ in range(6)]) as proxy:
             async with Client(proxy.url) as client:
                 await client.put(data, name + "file")
-            assert proxy.cuts > 3
+            assert proxy.cuts >= 2
         with CuttingProxy(server.port, [chance.randrange(1000, 500_000) for _ in range(12)]) as proxy:
             async with Client(proxy.url) as client:
                 await client.get(name + "file", tmp_path / "copy")

@@ -20,6 +20,7 @@ from penstock.client.errors import (
     CorruptTransfer,
     DestinationBusy,
     ServerError,
+    SourceBusy,
     SourceChanged,
     Unreachable,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "RecordType",
     "RemoteStream",
     "ServerError",
+    "SourceBusy",
     "SourceChanged",
     "SourceLike",
     "SyncAppender",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import urllib.parse
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
@@ -18,13 +20,18 @@ from penstock.client.door import FilesDoor, Progress, no_progress
 from penstock.client.downloads import DestinationLike, Download, Downloaded
 from penstock.client.engine import Engine
 from penstock.client.errors import ClientError
+from penstock.client.feeds import GrowingFeed
+from penstock.client.ledger import Entry, state_folder
 from penstock.client.paths import path_of, query
 from penstock.client.reading import Reading, Version
 from penstock.client.remote import RemoteStream, remote_from_json
+from penstock.client.resuming import Resuming, described
 from penstock.client.retry import Backoff, refuse
-from penstock.client.sources import SourceLike, source_of
+from penstock.client.sources import PathSource, Source, SourceLike, sliceable, source_of
 from penstock.client.tailing import start_of_last_lines
-from penstock.client.uploads import Upload, guess_content_type
+from penstock.client.transfers import BodyLimit
+from penstock.client.tus import NoTus, TusDoor
+from penstock.client.uploads import SMALL, Upload, guess_content_type
 from penstock.model import Appended, Chunk
 
 if TYPE_CHECKING:
@@ -113,11 +120,16 @@ class Client:
         ttl: float | None = None,
         verify: bool = True,
         progress: Progress = no_progress,
+        parts: int = 1,
+        max_body: int | None = None,
+        key: str | None = None,
+        resume: bool = True,
     ) -> RemoteStream:
         """Upload: what ``source`` gives becomes the closed stream ``name``, in one step.
 
-        An upload that breaks off is sent again from its beginning, where the source has one to go back to: paths,
-        bytes and seekable files have, iterators and pipes have not.
+        An upload goes on where the connection broke or the server crashed: what the server has is not sent again. That
+        of a path goes on even after a crash of this program, when it is called again: the file is known again by its
+        fingerprint, in a note in the user's state folder. What is small goes in one request, and is just sent again.
 
         Args:
             source: a path, bytes, a binary file, or a sync or async iterator of bytes. A sync one runs in a thread.
@@ -128,23 +140,103 @@ class Client:
             ttl: seconds without a change after which the stream expires.
             verify: compare the SHA-256 that the server computes of what arrives with that of what is sent.
             progress: is told how far it is.
+            parts: into how many parts to split the source, which are sent at the same time and joined by the server.
+                It must be able to give any of its bytes: a path, or bytes.
+            max_body: the most bytes of a request; None for as many as the server and what is between allow.
+            key: by what the upload can be found again, with `find`, or by a call with the same key from another
+                machine, which goes on with it: up to 255 visible characters of ASCII.
+            resume: keep a note of the upload of a path, and go on with what an earlier call has left.
 
         Raises:
             PreconditionFailed: a condition does not hold.
             StreamIsOpen: the name shows a stream that is still being written.
+            SourceBusy: another program uploads the same file to the same name.
             CorruptTransfer: the server has other bytes than were sent.
             StorageFull: the server has no room.
             Unreachable: no retry was left; the stream is there, or it is not, but it is never there in part.
             OSError: the source cannot be read.
         """
-        headers = {"content-type": content_type or guess_content_type(source, name)}
-        if if_none_match:
-            headers["if-none-match"] = "*"
-        if if_match is not None:
-            headers["if-match"] = if_match
-        headers |= _ttl(ttl)
-        upload = Upload(self._files, name, source_of(source), headers, verify, progress)
-        return await upload.run()
+        conditions = _conditions(if_match, if_none_match=if_none_match) | _ttl(ttl)
+        kind = content_type or guess_content_type(source, name)
+        given = source_of(source)
+        slices = sliceable(given)
+        length = given.length
+        in_one = key is None and length is not None and length < min(SMALL, max_body or SMALL)
+        if not in_one:
+            tus = TusDoor(self._files)
+            headers = described(conditions, name.rpartition("/")[2], kind)
+            resuming = Resuming(tus, name, headers, key, verify, progress, BodyLimit(max_body))
+            with suppress(NoTus):
+                if slices is None:
+                    return await resuming.passing(given)
+                with self._entry(given, name, keep=resume) as entry:
+                    return await resuming.slices(slices, parts, entry)
+        return await Upload(self._files, name, given, conditions | {"content-type": kind}, verify, progress).run()
+
+    async def put_growing(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        *,
+        ended: Callable[[], bool] = lambda: False,
+        idle: float | None = None,
+        content_type: str | None = None,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        ttl: float | None = None,
+        verify: bool = True,
+        progress: Progress = no_progress,
+        max_body: int | None = None,
+        key: str | None = None,
+        resume: bool = True,
+    ) -> RemoteStream:
+        """Upload a file that is still being written: what is added to it follows within a moment, until it is complete.
+
+        It is complete when ``ended`` says so, when it did not grow for ``idle`` seconds, or when the path leads to
+        another file or to none, as when a log is put away. Until then it can be followed at the server.
+
+        Args:
+            path: the file.
+            name: what the stream will be called.
+            ended: tells whether what is there is all that will come; it is asked several times a second.
+            idle: seconds without growth after which the file counts as complete; None for never.
+            content_type: as of `put`, and so are the others.
+            if_none_match: only if there is no such stream.
+            if_match: only if the stream's entity tag is this one.
+            ttl: seconds without a change after which the stream expires.
+            verify: compare the SHA-256 of what the server has with that of the file.
+            progress: is told how far it is.
+            max_body: the most bytes of a request.
+            key: by what the upload can be found again.
+            resume: keep a note of the upload, and go on with what an earlier call has left.
+
+        Raises:
+            SourceChanged: the file was truncated.
+            NoTus: the server takes no uploads that resume.
+        """
+        source = PathSource(Path(path))
+        headers = described(
+            _conditions(if_match, if_none_match=if_none_match) | _ttl(ttl),
+            name.rpartition("/")[2],
+            content_type or guess_content_type(path, name),
+        )
+        resuming = Resuming(TusDoor(self._files), name, headers, key, verify, progress, BodyLimit(max_body))
+        with self._entry(source, name, keep=resume) as entry, closing(GrowingFeed(source.path, ended, idle)) as feed:
+            return await resuming.growing(source.path, feed, entry)
+
+    def _entry(self, source: Source, name: str, *, keep: bool) -> AbstractContextManager[Entry]:
+        """Return where an upload is noted: in a file, where it can be gone on with when this program has ended."""
+        if not keep or not isinstance(source, PathSource):
+            return nullcontext(Entry())
+        return Entry.of(state_folder(), self._engine.url(self._files.prefix), name, str(source.path.resolve()))
+
+    async def find(self, key: str) -> RemoteStream | None:
+        """Return the caller's youngest upload of a key, complete or not, or None if there is none.
+
+        Args:
+            key: as `put` was given it.
+        """
+        return await self._files.backoff.persist(lambda: TusDoor(self._files).find(key))
 
     async def get(
         self,
@@ -341,6 +433,11 @@ class Client:
                 self._senders = {key: sender for key, sender in self._senders.items() if not sender.idle}
             sender = self._senders[name] = Sender(self._live, name, _ttl(ttl))
         return sender
+
+
+def _conditions(if_match: str | None, *, if_none_match: bool) -> dict[str, str]:
+    headers = {"if-none-match": "*"} if if_none_match else {}
+    return headers if if_match is None else headers | {"if-match": if_match}
 
 
 def _ttl(seconds: float | None) -> dict[str, str]:

@@ -73,6 +73,14 @@ class SourceChanged(ClientError):
         super().__init__(f"{source} had {length} bytes, and ended after {size} while it was being sent: try again.")
 
 
+class SourceBusy(ClientError):
+    """Another upload of the same file to the same stream is under way."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        super().__init__(f"Another upload of {source} to the same stream is under way: wait for it.")
+
+
 class DestinationBusy(ClientError):
     """Another download to the same file is under way."""
 

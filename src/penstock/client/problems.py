@@ -102,7 +102,13 @@ def _reason(refusal: Refusal, problem: Problem) -> str:
 
 
 # What an answer without a problem document means, as the answer to a HEAD is.
-_BY_STATUS = {404: "not-found", 412: "precondition-failed", 416: "range-not-satisfiable", 507: "storage-full"}
+_BY_STATUS = {
+    404: "not-found",
+    410: "stream-gone",
+    412: "precondition-failed",
+    416: "range-not-satisfiable",
+    507: "storage-full",
+}
 
 _ABOUT_NO_STREAM = frozenset({"storage-full", "storage-failed", "stopping"})
 

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast, runtime_checkable
 
@@ -54,6 +55,25 @@ class Source(Protocol):
         """Yield the bytes, having put them into ``digest``."""
 
 
+class Sliceable(Protocol):
+    """A source of known length that can give any part of it, at any time.
+
+    Attributes:
+        length: how many bytes there are.
+        shared: whether it can give several parts at once.
+    """
+
+    length: int | None
+    shared: bool
+
+    def slice(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the bytes from offset ``start`` up to ``stop``.
+
+        Raises:
+            SourceChanged: from the generator: there are fewer by now.
+        """
+
+
 def source_of(source: SourceLike) -> Source:
     """Return what to send for anything that can be uploaded.
 
@@ -74,35 +94,76 @@ def source_of(source: SourceLike) -> Source:
     raise TypeError(f"cannot upload {type(source).__name__}: give a path, bytes, a binary file or an iterator of bytes")
 
 
+def sliceable(source: Source) -> Sliceable | None:
+    """Return the source as one that can give any part of it, or None if it cannot."""
+    match source:
+        case BytesSource():
+            return source
+        case PathSource():
+            return source if source.regular else None
+        case FileSource():
+            return source if source.seekable else None
+        case _:
+            return None
+
+
 class PathSource:
-    """A file by its path."""
+    """A file by its path.
+
+    Attributes:
+        path: the path.
+        regular: whether it is a plain file, and not a pipe or a device.
+    """
+
+    shared = True
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         state = path.stat()
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError(21, "Is a directory", str(path))
-        self._regular = stat.S_ISREG(state.st_mode)
-        self.length = state.st_size if self._regular else None
+        self.regular = stat.S_ISREG(state.st_mode)
+        self.length = state.st_size if self.regular else None
 
     def rewind(self) -> bool:
         """See `Source`."""
-        return self._regular
+        return self.regular
 
     async def pieces(self, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
         """See `Source`."""
-        file = await anyio.to_thread.run_sync(lambda: self._path.open("rb", buffering=0))
+        async with aclosing(self._from(0, self.length, digest)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def slice(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """See `Sliceable`; only of a regular file."""
+        async with aclosing(self._from(start, stop - start, None)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _from(self, start: int, size: int | None, digest: Digest | None) -> AsyncGenerator[Buffer, None]:
+        opened: list[FileIO] = []
+
+        def read(size: int) -> bytes:
+            if not opened:  # here, in the thread: there is no moment in which a cancellation could leave it open
+                opened.append(self.path.open("rb", buffering=0))
+                opened[0].seek(start)
+            return opened[0].read(size)
+
         try:
-            read = _limited(_reading(file.read), self.length, str(self._path))
-            async with aclosing(_pieces(read, digest)) as pieces:
+            limited = _limited(_reading(read), size, str(self.path), start)
+            async with aclosing(_pieces(limited, digest)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
-            file.close()
+            for file in opened:
+                file.close()
 
 
 class BytesSource:
     """Bytes in memory."""
+
+    shared = True
 
     def __init__(self, data: Buffer) -> None:
         self._view = memoryview(data).cast("B")
@@ -119,9 +180,16 @@ class BytesSource:
             async for piece in pieces:
                 yield piece
 
+    async def slice(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """See `Sliceable`."""
+        for begin in range(start, stop, PIECE):
+            yield self._view[begin : min(begin + PIECE, stop)]
+
 
 class FileSource:
     """A file that somebody else has opened, from where it stands."""
+
+    shared = False
 
     def __init__(self, file: BinaryReader) -> None:
         self._file = file
@@ -135,6 +203,11 @@ class FileSource:
 
     _start: int | None
     length: int | None
+
+    @property
+    def seekable(self) -> bool:
+        """Whether any part of it can be read."""
+        return self._start is not None
 
     def rewind(self) -> bool:
         """See `Source`."""
@@ -153,6 +226,23 @@ class FileSource:
         read = getattr(self._file, "read1", self._file.read) if self.length is None else self._file.read
         limited = _limited(_reading(read), self.length, str(getattr(self._file, "name", "The file")))
         async with aclosing(_pieces(limited, digest, abandon=True)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def slice(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """See `Sliceable`; only where it is seekable, and one at a time."""
+        self._touched = True
+        position = (self._start or 0) + start
+
+        def read(size: int) -> bytes:
+            nonlocal position
+            cast("Seekable", self._file).seek(position)
+            data = self._file.read(min(size, (self._start or 0) + stop - position))
+            position += len(data)
+            return data
+
+        limited = _limited(_reading(read), stop - start, str(getattr(self._file, "name", "The file")), start)
+        async with aclosing(_pieces(limited, None)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -246,7 +336,7 @@ def _bytes(item: object) -> Buffer:
     return item
 
 
-def _limited(read: Read, length: int | None, what: str) -> Read:
+def _limited(read: Read, length: int | None, what: str, start: int = 0) -> Read:
     """Read as many bytes as there were at first: the length is announced, and a file may change meanwhile."""
     if length is None:
         return read
@@ -258,7 +348,7 @@ def _limited(read: Read, length: int | None, what: str) -> Read:
             return None
         piece = read()
         if piece is None:
-            raise SourceChanged(what, length, length - left)
+            raise SourceChanged(what, start + length, start + length - left)
         piece = piece[:left]
         left -= len(piece)
         return piece

@@ -47,6 +47,8 @@ class SyncClient(Blocking[Client]):
         super().__init__(Client(base_url, **options))
 
     put = blocking(Client.put)
+    put_growing = blocking(Client.put_growing)
+    find = blocking(Client.find)
     get = blocking(Client.get)
     read = iterating(Client.read)
     tail = iterating(Client.tail)

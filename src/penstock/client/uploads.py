@@ -22,8 +22,8 @@ from penstock.client.sources import Digest, Source, SourceLike
 from penstock.errors import PenstockError, PreconditionFailed, StreamIsOpen, StreamNotFound
 from penstock.model import OCTETS
 
-_LARGE: Final = 1024 * 1024
-"""Bytes that are not sent before it is known that the server would not refuse them."""
+SMALL: Final = 1024 * 1024
+"""Fewer bytes are sent at once, without asking first: to send them again costs no more than to ask where to go on."""
 
 _SILENCE: Final = 600.0
 """Seconds to wait for the answer after the last byte: the server may have gigabytes to bring safely to the disk."""
@@ -112,7 +112,7 @@ class Upload:
             raise PreconditionFailed(self.name)
 
     async def _once(self) -> RemoteStream:
-        if self.source.length is None or self.source.length >= _LARGE:
+        if self.source.length is None or self.source.length >= SMALL:
             await self._look()
         digest = hashlib.sha256() if self.verify else None
         headers = self.headers | (WANT_DIGEST if self.verify else {})

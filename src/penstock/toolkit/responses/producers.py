@@ -32,8 +32,18 @@ THREADS = 64
 TURN = 0.005
 """Seconds that an async generator may run on before others of its event loop have their turn."""
 
+SLICE = 0.0005
+"""Seconds that a plain generator may run on while others do, too. By itself, the interpreter lets each thread run for
+ten times as long, and the event loop would wait for all of them, every time that it has something to do."""
+
+PAUSE = 0.00005
+"""Seconds that it pauses then: without any, it would go on at once, before another thread woke up."""
+
 CLOSING = 1.0
 """Seconds that a generator gets to close; one that blocks longer is left to its thread, and reported."""
+
+_iterating: set[int] = set()
+"""The threads that iterate plain generators."""
 
 _turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
@@ -120,12 +130,20 @@ class Producing:
 def _iterate_and_close(items: Iterable[Any], encode: Encode, outlet: Outlet) -> None:
     iterator: Iterator[Any] = iter(items)
     append = outlet.append_from_thread
+    clock = time.monotonic
+    until = clock() + SLICE
+    me = threading.get_ident()
+    _iterating.add(me)
     try:
         for item in iterator:
             append(encode(item))
             if outlet.closed:
                 return
+            if len(_iterating) > 1 and clock() > until:
+                time.sleep(PAUSE)
+                until = clock() + SLICE
     finally:
+        _iterating.discard(me)
         if isinstance(iterator, Generator):
             iterator.close()
 

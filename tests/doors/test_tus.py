@@ -6,11 +6,13 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from crc32c import CRC32CHash
@@ -52,7 +54,12 @@ async def location(port: int, length: int | None, path: str = "/files/", **field
     created = await create(port, length, path, **fields)
     assert created.status == 201, created.body
     assert created.headers["tus-resumable"] == "1.0.0"
-    return created.headers["location"]
+    return located(created, path)
+
+
+def located(created: Answer, path: str = "/files/") -> str:
+    """The path and query that a Location tells, which is relative to the request's URL."""
+    return urljoin(path, created.headers["location"])
 
 
 async def patch(port: int, url: str, offset: int, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
@@ -167,8 +174,16 @@ async def test_the_method_may_be_overridden(method: str) -> None:
 # -- creation ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_location_is_relative_to_the_host_and_names_what_the_client_chose() -> None:
+async def test_the_location_is_relative_and_names_what_the_client_chose() -> None:
     async with penstock() as (port, _):
+        for path, begin in {"/files/": "", "/files/?prefix=in/": "in/", "/files": "files/"}.items():
+            told = (await create(port, 3, path)).headers["location"]
+            assert re.fullmatch(rf"{begin}[\w-]{{22}}", told)
+            assert (await head(port, urljoin(path, told))).status == 200
+        for path, begin in {"/files/x": "x", "/files/a%20b/%C3%BC": "%C3%BC"}.items():
+            told = (await create(port, 3, path)).headers["location"]
+            assert re.fullmatch(rf"{begin}\?upload=\w+", told)
+            assert (await head(port, urljoin(path, told))).status == 200
         own = await location(port, 3)
         assert own.startswith("/files/")
         assert "?" not in own
@@ -248,12 +263,12 @@ async def test_creation_with_the_first_bytes(where: Any) -> None:
     async with penstock(where) as (port, _):
         some = await request(port, "POST", "/files/", b"hello", {**BYTES, "upload-length": "10"})
         assert (some.status, some.headers["upload-offset"]) == (201, "5")
-        url = some.headers["location"]
+        url = located(some)
         assert (await patch(port, url, 5, b" all!")).status == 204
         assert (await request(port, "GET", url)).body == b"hello all!"
         whole = await request(port, "POST", "/files/", b"hello", {**BYTES, "upload-length": "5"})
         assert (whole.status, whole.headers["upload-offset"]) == (201, "5")
-        assert (await request(port, "GET", whole.headers["location"])).body == b"hello"
+        assert (await request(port, "GET", located(whole))).body == b"hello"
         typed = await request(port, "POST", "/files/", b"hello", {**TUS, "upload-length": "5"})
         assert typed.status == 415
         long = await request(port, "POST", "/files/", b"hello!", {**BYTES, "upload-length": "5"})
@@ -325,7 +340,7 @@ async def test_uploads_expire_for_want_of_progress(where: Any) -> None:
     clock = ManualClock(1_400_000_000)
     async with penstock(where, clock, upload_expiry=3600) as (port, streams):
         created = await create(port, 6)
-        url = created.headers["location"]
+        url = located(created)
         assert created.headers["upload-expires"] == "Tue, 13 May 2014 17:53:20 GMT"
         clock.advance(3000)
         assert (await patch(port, url, 0, b"abc")).headers["upload-expires"] == "Tue, 13 May 2014 18:43:20 GMT"
@@ -451,7 +466,7 @@ async def test_parts_are_joined(where: Any) -> None:
         assert (asked.headers["upload-concat"], asked.headers["upload-offset"]) == ("partial", "5")
         created = await final(port, *urls, upload_metadata=metadata(filename="a.txt"))
         assert created.status == 201
-        url = created.headers["location"]
+        url = located(created)
         asked = await head(port, url)
         assert asked.headers["upload-concat"] == f"final;{' '.join(urls)}"
         assert asked.headers["upload-offset"] == asked.headers["upload-length"] == "2200005"
@@ -471,12 +486,12 @@ async def test_parts_may_be_joined_before_they_are_complete(where: Any) -> None:
         created = await final(port, one, two)
         assert created.status == 201
         assert "upload-offset" not in created.headers
-        url = created.headers["location"]
+        url = located(created)
         asked = await head(port, url)
         assert asked.headers["upload-length"] == "11"
         assert "upload-offset" not in asked.headers
         assert kind(await patch(port, url, 0, b"x")) == (403, "forbidden")
-        late = (await final(port, one, open_ended, one)).headers["location"]
+        late = located(await final(port, one, open_ended, one))
         assert "upload-length" not in (await head(port, late)).headers
         assert (await patch(port, one, 2, b"llo")).status == 204
         assert (await request(port, "GET", url)).body == b"hello world"
@@ -508,8 +523,8 @@ async def test_who_did_not_hear_of_a_join_asks_again_and_parts_go(where: Any) ->
         assert len((await streams.list()).streams) == 2
         clock.advance(3601)
         assert await streams.sweep() == 2
-        assert (await head(port, one)).status == 410
-        assert (await head(port, first.headers["location"])).status == 200
+        assert (await head(port, one)).status == 404
+        assert (await head(port, located(first))).status == 200
 
 
 # -- lost connections -------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ async def send(port: int, url: str, data: bytes, trailers: str, headers: Mapping
 
 async def created(port: int, length: int) -> str:
     answer = await request(port, "POST", "/files/", headers={**TUS, "upload-length": str(length)})
-    return answer.headers["location"]
+    return f"/files/{answer.headers['location']}"
 
 
 def checksum(data: bytes) -> str:

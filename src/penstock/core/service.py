@@ -544,6 +544,7 @@ class StreamService:
         ttl: float | None = None,
         condition: Condition | None = None,
         shown: bool = True,
+        incarnation: str | None = None,
     ) -> StreamInfo:
         """Create an upload: a stream that is written by one request after another, with `upload`, until it is complete.
 
@@ -556,12 +557,13 @@ class StreamService:
             ttl: seconds without progress after which it expires while it is not complete.
             condition: see `replace`; it is to be given again at the end.
             shown: False for a part of another upload, which its name never shows: see `join`.
+            incarnation: an id of the caller's own, new for each creation.
 
         Raises:
             StreamIsOpen: the name shows a stream that is still being written, and that is no upload.
         """
         check_name(name)
-        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+        spec, incarnation, now = spec or StreamSpec(), incarnation or new_incarnation(), self.now()
 
         def decide(view: View) -> Change:
             return rules.begin_upload(

@@ -74,6 +74,27 @@ def upload_url_in(base: str, info: StreamInfo) -> str:
     return url if info.complete and info.published else f"{url}?upload={info.incarnation}"
 
 
+def relative_to(request: Request, base: str, url: str) -> str:
+    """Return a stream's URL relative to that of a request for the collection or for a stream (RFC 3986 section 4.2).
+
+    So it holds whatever a proxy makes of paths, which the server need not know.
+
+    Args:
+        request: the request.
+        base: what the paths of streams' URLs begin with here: as long as it does, ``url`` is made relative.
+        url: the URL.
+    """
+    name, inner = request.path_params.get("name", ""), url.removeprefix(base)
+    if not url.startswith(base):
+        return url
+    if not name:
+        return inner if request.scope["path"].endswith("/") else f"{base.rstrip('/').rpartition('/')[2]}/{inner}"
+    folder = quote(name.rpartition("/")[0], safe="/")
+    if not folder:
+        return inner
+    return inner.removeprefix(f"{folder}/") if inner.startswith(f"{folder}/") else url
+
+
 def resolved(base: str, url: str) -> tuple[str, str | None]:
     """Return the name and the incarnation that the URL of an upload tells.
 

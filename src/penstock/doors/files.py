@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from penstock.core.service import PAGE, StreamService
 from penstock.doors import downloads, forms, uploads
 from penstock.doors.cors import route_class
-from penstock.doors.fields import base_of, described, name_in, resolved, upload_url_in, url_in
+from penstock.doors.fields import base_of, described, name_in, relative_to, resolved, upload_url_in, url_in
 from penstock.doors.finishing import Finishing, completed_by
 from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner, Quota
 from penstock.doors.methods import add_other_methods
@@ -125,7 +125,9 @@ def files_router(
         hooks,
         finishing,
         expiry=upload_expiry,
-        locate=located,
+        locate=lambda request, info, plain: relative_to(
+            request, base_of(request, route), located(request, info, plain)
+        ),
         resolve=lambda request, url: resolved(base_of(request, route), url),
     )
 
@@ -176,7 +178,6 @@ def files_router(
         summary="List files",
         responses={200: json_of("Some of the streams", PAGE_OF_STREAMS), **problems(_400="A parameter is wrong")},
     )(listing)
-    router.head("/", include_in_schema=False)(listing)
 
     @router.post(
         "/",
@@ -199,8 +200,13 @@ def files_router(
     def fields_of_options(request: Request) -> dict[str, str]:
         return {**option_fields(request, max_size), **resumable.option_fields(request)}
 
+    router.head("/", include_in_schema=False)(listing)
     # Before a stream's routes, for which it would have no name.
     add_other_methods(router, "/", _COLLECTION_METHODS, fields_of_options)
+    if prefix:  # clients are often given the URL without its last slash, and some do not follow a redirection
+        router.add_api_route("", listing, methods=["GET", "HEAD"], include_in_schema=False)
+        router.add_api_route("", create, methods=["POST"], include_in_schema=False)
+        add_other_methods(router, "", _COLLECTION_METHODS, fields_of_options)
 
     @router.put(
         "/{name:path}",

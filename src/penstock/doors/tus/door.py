@@ -39,12 +39,14 @@ from penstock.doors.tus.requests import (
     declared_length,
     description_fields,
     has_body,
+    hidden_incarnation,
     is_part,
     kept_fields,
     method_of,
     progress_fields,
     refusal,
     size_in,
+    upload_at,
     well_formed,
 )
 from penstock.doors.uploads import Conditions
@@ -57,7 +59,7 @@ from penstock.toolkit.requests.bodies import content_length, limited, pump
 logger = logging.getLogger("penstock")
 
 Locate: TypeAlias = Callable[[Request, StreamInfo, bool], str]
-"""Returns the URL of an upload: by its name alone (True), or also by its incarnation."""
+"""Returns the URL of an upload, relative to the request's: by its name alone (True), or by its incarnation too."""
 
 Resolve: TypeAlias = Callable[[Request, str], tuple[str, str | None]]
 """Returns the name and the incarnation that the URL of an upload tells."""
@@ -135,21 +137,30 @@ class TusDoor:
         if concat is not None and concat.final:
             info = await self._final(request, name, chosen, concat)
         else:
-            info = await self._created(request, name, part=concat is not None)
-        location = self._locate(request, info, info.published and not chosen and info.name == name)
+            info = await self._created(request, name, chosen, part=concat is not None)
+        plain = not chosen and info.name == name and (info.published or is_part(info))
+        location = self._locate(request, info, plain)
         if not is_final(info) and (has_body(request) or info.length == 0):
             info = await self._append(request, info, 0, None)
         return await self._answered(request, info, 201, {"location": location, **progress_fields(info)})
 
-    async def _created(self, request: Request, name: str, *, part: bool) -> StreamInfo:
+    async def _created(self, request: Request, name: str, chosen: bool, *, part: bool) -> StreamInfo:
         length = declared_length(request)
         if has_body(request):
             check_type(request)
             check_coding(request)
         new = await self._hooks.begun(announced(request, name, length, part=part), request)
-        return await self._begin(request, new)
+        # A part that the server named is found by its name, though that does not show it: see `upload_at`.
+        own = hidden_incarnation(name) if part and not chosen and new.name == name else None
+        return await self._begin(request, new, incarnation=own)
 
-    async def _begin(self, request: Request, new: NewUpload, further: Mapping[str, Any] = _NOTHING) -> StreamInfo:
+    async def _begin(
+        self,
+        request: Request,
+        new: NewUpload,
+        further: Mapping[str, Any] = _NOTHING,
+        incarnation: str | None = None,
+    ) -> StreamInfo:
         await check_key(self._service, new, lambda info: self._locate(request, info, False))
         limit = {} if new.max_size is None else {MAX_SIZE: new.max_size}
         spec = replace(
@@ -161,7 +172,7 @@ class TusDoor:
         )
         condition = Conditions(request, new.name)
         return await self._service.begin_upload(
-            new.name, spec, ttl=self._expiry, condition=condition, shown=not new.part
+            new.name, spec, ttl=self._expiry, condition=condition, shown=not new.part, incarnation=incarnation
         )
 
     # -- the upload -----------------------------------------------------------------------------------------------
@@ -233,7 +244,7 @@ class TusDoor:
     async def _asked(self, request: Request, action: Action, name: str) -> StreamInfo:
         """Return the upload that the URL means, if the caller may do this, and it is the caller's."""
         await self._hooks.authorized(request, action, name)
-        info = await self._service.info(name, incarnation=request.query_params.get("upload"))
+        info = await upload_at(self._service, name, request.query_params.get("upload"))
         return await self._hooks.owned(info, request)
 
     # -- concatenation --------------------------------------------------------------------------------------------
@@ -254,7 +265,7 @@ class TusDoor:
     async def _part(self, request: Request, url: str) -> StreamInfo:
         name, incarnation = self._resolve(request, url)
         await self._hooks.authorized(request, "write", name)
-        info = await self._hooks.owned(await self._service.info(name, incarnation=incarnation), request)
+        info = await self._hooks.owned(await upload_at(self._service, name, incarnation), request)
         if not is_part(info):
             raise bad_request(f"{url[:200]!r} is no part: it was not created with 'Upload-Concat: partial'.")
         return info

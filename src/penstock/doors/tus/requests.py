@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from penstock.core.service import StreamService
 from penstock.doors.fields import key_of, media_type_of
 from penstock.doors.hooks import NewUpload
-from penstock.errors import WriterEvicted
+from penstock.errors import StreamGone, StreamNotFound, WriterEvicted
 from penstock.model import StreamInfo
 from penstock.protocols import tus
 from penstock.protocols.dates import format_date
@@ -165,6 +166,31 @@ def is_part(info: StreamInfo) -> bool:
     """Tell whether an upload is a part, to be joined with others."""
     kept: Mapping[str, Any] = info.attributes.get(KEPT, {})
     return bool(kept.get("upload-concat", "").strip() == "partial")
+
+
+def hidden_incarnation(name: str) -> str:
+    """Return the incarnation that a part has which the server named: the last segment of its name, a random one.
+
+    So a path without a query means it, which is all that some clients keep of a URL.
+    """
+    return name.rpartition("/")[2]
+
+
+async def upload_at(service: StreamService, name: str, incarnation: str | None) -> StreamInfo:
+    """Return the upload that a URL means.
+
+    Raises:
+        StreamNotFound, StreamGone: there is none.
+    """
+    if incarnation is not None:
+        return await service.info(name, incarnation=incarnation)
+    try:
+        return await service.info(name)
+    except StreamNotFound:
+        try:
+            return await service.info(name, incarnation=hidden_incarnation(name))
+        except StreamGone:
+            raise StreamNotFound(name) from None
 
 
 def refusal(error: Exception) -> Exception:

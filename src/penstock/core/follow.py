@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
-from penstock.core.ports import Notifier, Reader
+from penstock.core.ports import Notifier, Reader, RecallingReader
 from penstock.errors import Stopping, StreamFailed, StreamGone
 from penstock.model import Chunk, StreamInfo
 
@@ -48,10 +48,20 @@ async def follow(
     watch = notifier.watch(name)
     offset = start
     quiet = 0.0
+    recall = reader.recall if isinstance(reader, RecallingReader) else None
+    near = False  # whether this process made all the changes since the last look
     try:
         while True:
             watch.clear()
-            info = await refreshed(reader, settle)
+            recalled = recall(offset) if near and recall is not None else None
+            if recalled is not None:
+                info, data = recalled
+                if data:
+                    yield Chunk(offset, data)
+                    offset += len(data)
+                    quiet = 0.0
+            else:
+                info = await refreshed(reader, settle)
             while offset < info.tail:
                 data = await reader.read(offset, info.tail)
                 yield Chunk(offset, data)
@@ -64,7 +74,7 @@ async def follow(
             if stopping():
                 raise Stopping
             pause = RECHECK if idle is None else min(RECHECK, idle - quiet)
-            await watch.wait(pause)
+            near = await watch.wait(pause)
             if idle is not None:
                 quiet += pause
                 if quiet >= idle:

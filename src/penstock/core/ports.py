@@ -219,14 +219,29 @@ class JoiningStore(Store, Protocol):
         """
 
 
+@runtime_checkable
+class RecallingReader(Reader, Protocol):
+    """A reader that may know what this process has just committed, without asking the storage."""
+
+    def recall(self, offset: int) -> tuple[StreamInfo, Buffer] | None:
+        """Return a state that this process committed, and the bytes from ``offset`` to its tail; None if not known.
+
+        There may be none. Another process may have committed more since: only `refresh` tells.
+        """
+
+
 class Watch(Protocol):
     """A registration for the wake-ups of one name."""
 
     def clear(self) -> None:
         """Forget the hints so far. Clear first, then read, then wait: so none is lost between."""
 
-    async def wait(self, timeout: float) -> None:
-        """Return at the next hint since `clear`, or after ``timeout`` seconds."""
+    async def wait(self, timeout: float) -> bool:
+        """Return at the next hint since `clear`, or after ``timeout`` seconds.
+
+        Returns:
+            whether there were hints, and all of them at changes that this process made.
+        """
 
     def close(self) -> None:
         """End the registration. Again is harmless."""
@@ -241,7 +256,7 @@ class GroupWatch(Protocol):
         Take first, then read, then wait: so none is lost between.
         """
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeout: float) -> bool:
         """Return at the next hint since `take`, or after ``timeout`` seconds."""
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ _MOST_NAMES: Final = 10_000
 class Hinted(Protocol):
     """Whom a hint of a name is for."""
 
-    def hint(self) -> None:
+    def hint(self, *, far: bool = True) -> None:
         """Note it."""
 
 
@@ -38,10 +38,10 @@ class InProcessNotifier:
         self._watches.setdefault(name, set()).add(watch)
         return watch
 
-    def notify(self, name: str) -> None:
-        """See `Notifier.notify`."""
+    def notify(self, name: str, *, far: bool = False) -> None:
+        """See `Notifier.notify`; ``far`` tells that another process made the change."""
         for watch in self._watches.get(name, ()):
-            watch.hint()
+            watch.hint(far=far)
         if self._groups:
             for prefix in prefixes_of(name):
                 for group in self._groups.get(prefix, ()):
@@ -80,11 +80,13 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._hinted = False
+        self._far = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def hint(self) -> None:
-        """Note that something changed, and wake who waits for it."""
+    def hint(self, *, far: bool = True) -> None:
+        """Note that something changed, perhaps ``far`` away in another process, and wake who waits for it."""
         self._hinted = True
+        self._far |= far
         self._wake()
 
     def _wake(self) -> None:
@@ -93,12 +95,15 @@ class _Waiting:
 
     def clear(self) -> None:
         """See `Watch.clear`."""
-        self._hinted = False
+        self._hinted = self._far = False
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeout: float) -> bool:
         """See `Watch.wait`."""
-        if self._hinted:
-            return
+        if not self._hinted:
+            await self._wait(timeout)
+        return self._hinted and not self._far
+
+    async def _wait(self, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         # A timer and a future: less than asyncio.wait_for, which would make a task for each of as many readers.
@@ -136,10 +141,10 @@ class InProcessGroupWatch(_Waiting):
         table.setdefault(key, set()).add(entry)
         self._registered.append(lambda: _unregister(table, key, entry))
 
-    def hint(self) -> None:
+    def hint(self, *, far: bool = True) -> None:
         """Note that anything may have changed."""
         self._names = None
-        super().hint()
+        super().hint(far=far)
 
     def hint_of(self, name: str) -> None:
         """Note that a stream changed. Of many that nobody asks after, it is only kept that there are many."""
@@ -168,7 +173,7 @@ class _Member:
         self._group = group
         self._name = name
 
-    def hint(self) -> None:
+    def hint(self, *, far: bool = True) -> None:
         self._group.hint_of(self._name)
 
 

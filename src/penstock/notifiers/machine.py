@@ -116,7 +116,7 @@ class MachineNotifier:
                 self._here.notify_all()
             else:
                 for name in datagram.split(_SEPARATOR):
-                    self._here.notify(name.decode())
+                    self._here.notify(name.decode(), far=True)
 
     def _meet(self, name: str, *, greet: bool) -> None:
         if name in self._peers:

@@ -17,6 +17,7 @@ from penstock.stores.local.blobs import Blobs
 from penstock.stores.local.catalog import Catalog, translated
 from penstock.stores.local.committer import Committer
 from penstock.stores.local.instances import Instance
+from penstock.stores.local.recollection import Recollections
 from penstock.stores.local.reserve import Reserve
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Engine:
         blobs: the files.
         committer: who writes to the catalog.
         instance: this store among those on the folder.
+        recollections: what was committed last.
     """
 
     blobs: Blobs
@@ -45,6 +47,7 @@ class Engine:
         self._local = threading.local()
         self._catalogs: list[Catalog] = []
         self._started = False
+        self.recollections = Recollections()
 
     def start(self) -> None:
         """Open everything. Blocking."""

@@ -182,6 +182,7 @@ class Filing:
 
     def _follow_up(self, applied: Applied) -> None:
         """Start what a commit makes necessary, in the background. Called by the committer."""
+        self._engine.recollections.note(applied)
         info = applied.change.info
         for incarnation in applied.removed:
             self._engine.in_background(self._unsettled.remove, incarnation)

@@ -42,6 +42,7 @@ class LocalReader:
         self._descriptor = descriptor
         self._rest = rest
         self._map: memoryview | None = None
+        self._recalls = False
 
     @classmethod
     def opened(cls, engine: Engine, catalog: Catalog, head: Head, *, hold: bool) -> Self:
@@ -68,6 +69,16 @@ class LocalReader:
         self._head = await self._in_thread(self._refreshed)
         self._info = self._head.info
         return self._info
+
+    def recall(self, offset: int) -> tuple[StreamInfo, Buffer] | None:
+        """See `RecallingReader.recall`."""
+        if not self._recalls:
+            self._recalls = True
+            self._engine.recollections.begin(self._info.incarnation)
+        recalled = self._engine.recollections.recall(self._info.incarnation, offset)
+        if recalled is not None:
+            self._info = recalled[0]
+        return recalled
 
     def _refreshed(self) -> Head:
         head = self._engine.catalog().by_key(self._head.key)
@@ -162,6 +173,9 @@ class LocalReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
+        if self._recalls:
+            self._recalls = False
+            self._engine.recollections.end(self._info.incarnation)
         self._map = None
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -20,6 +20,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is one of single bytes (format ``B``), so that ``len`` counts bytes."""
 
 MAX_NAME_BYTES = 1024
+RESERVED = "__ds"
+"""The first segment of the names of what is not for everybody: state of the server's own."""
 OCTETS = "application/octet-stream"
 
 
@@ -41,6 +43,8 @@ def check_name(name: str) -> str:
         raise InvalidName(name, "it is not valid Unicode text") from None
     if size > MAX_NAME_BYTES:
         raise InvalidName(name, f"it has {size} bytes of UTF-8, and at most {MAX_NAME_BYTES} are allowed")
+    if name.partition("/")[0] == RESERVED:
+        raise InvalidName(name, f"names that begin with {RESERVED} are the server's own")
     for segment in name.split("/"):
         if not segment:
             raise InvalidName(name, "it has an empty segment: it begins or ends with '/', or has '//' in it")

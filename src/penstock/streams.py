@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.ports import Clock, Notifier, Store
 from penstock.core.service import StreamService
+from penstock.core.subscriptions import Subscriptions
 from penstock.notifiers.inprocess import InProcessNotifier
 from penstock.notifiers.machine import MachineNotifier
 from penstock.stores.local import Durability, LocalStore
@@ -61,6 +62,7 @@ class Streams(StreamService):
     ) -> None:
         store, own = _opened(where, durability)
         super().__init__(store, notifier or own, clock=clock, sweep_every=sweep_every)
+        self._subscriptions: Subscriptions | None = None
         self._productions: Productions | None = None
 
     async def produce(
@@ -157,11 +159,26 @@ class Streams(StreamService):
             **options,
         )
 
-    def durable(self, *, prefix: str = "/v1/stream", authorize: Authorize | None = None, **options: Any) -> APIRouter:
-        """Return a router that speaks the Durable Streams protocol; see `penstock.doors.durable.durable_router`."""
+    def durable(
+        self,
+        *,
+        prefix: str = "/v1/stream",
+        authorize: Authorize | None = None,
+        subscriptions: bool = True,
+        **options: Any,
+    ) -> APIRouter:
+        """Return a router that speaks the Durable Streams protocol; see `penstock.doors.durable.durable_router`.
+
+        With ``subscriptions``, its workers are woken while the streams are open; they are shared by all such routers.
+        """
         from penstock.doors.durable import durable_router
 
-        return durable_router(self, prefix=prefix, authorize=authorize, **options)
+        if subscriptions and self._subscriptions is None:
+            self._subscriptions = Subscriptions(self, self._notifier)
+            self.on_append = self._subscriptions.appended
+            self.companions.append(self._subscriptions)
+        engine = self._subscriptions if subscriptions else None
+        return durable_router(self, prefix=prefix, authorize=authorize, subscriptions=engine, **options)
 
     def live(
         self,

@@ -39,6 +39,7 @@ from penstock.server.settings import Settings, SettingsError
 )
 @click.option("--grace", type=click.IntRange(0), help="Seconds for what is under way at the end.  [default: 30]")
 @click.option("--long-poll", type=click.IntRange(1), help="Seconds that a long-poll waits.  [default: 20]")
+@click.option("--local-webhooks/--no-local-webhooks", default=None, help="Let subscriptions tell this machine.")
 @click.option("--access-log/--no-access-log", default=None, help="Log every request.")
 @click.option(
     "--forwarded-allow-ips",

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from penstock.core.follow import RECHECK
+from penstock.core.follow import RECHECK, refreshed
 from penstock.core.ports import GroupWatch, Reader
-from penstock.errors import Stopping, StreamFailed, StreamGone, StreamNotFound, TooManyStreams
+from penstock.errors import InvalidName, Stopping, StreamFailed, StreamGone, StreamNotFound, TooManyStreams
 from penstock.model import Chunk, StreamInfo
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Group:
         """Read some of a stream, and note whether there is more."""
         reader = member.reader
         try:
-            info = reader.info if member.offset < reader.info.tail else await reader.refresh()
+            info = reader.info if member.offset < reader.info.tail else await refreshed(reader)
             if member.offset < info.tail:
                 data = await reader.read(member.offset, min(info.tail, member.offset + SLICE))
                 chunk = Chunk(member.offset, data)
@@ -202,7 +202,7 @@ class Group:
 
     async def _made_anew(self, member: Member) -> bool:
         """Tell whether a stream that has ended gave way to another one of its name."""
-        with suppress(StreamNotFound):
+        with suppress(StreamNotFound, StreamGone):
             info = await self.service.info(member.name)
             return info.incarnation != member.reader.info.incarnation
         return False
@@ -210,7 +210,7 @@ class Group:
     async def _open(self, name: str) -> None:
         try:
             reader = await self.service.open(name)
-        except StreamNotFound:
+        except (StreamNotFound, StreamGone, InvalidName):  # the latter: of the server's own, of which hints come too
             return
         incarnation = reader.info.incarnation
         if incarnation in self._left_out:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from penstock.core import rules
 from penstock.core.digests import digest_of
@@ -30,6 +30,7 @@ from penstock.errors import (
     StreamNotFound,
 )
 from penstock.model import (
+    RESERVED,
     Appended,
     Buffer,
     Chunk,
@@ -60,6 +61,16 @@ class SystemClock:
         return time.time()
 
 
+class Companion(Protocol):
+    """What runs beside a service, on its streams."""
+
+    async def start(self) -> None:
+        """Begin; the service has started."""
+
+    async def stop(self) -> None:
+        """End; the service stops next."""
+
+
 class StreamService:
     """Streams by name: create, append, read, follow, close, delete.
 
@@ -70,6 +81,10 @@ class StreamService:
         notifier: who wakes the followers.
         clock: the time.
         sweep_every: seconds between two looks for what has expired.
+
+    Attributes:
+        on_append: is told the name of every stream to which this process has appended; or None.
+        companions: what is started and stopped with the service.
     """
 
     def __init__(
@@ -84,6 +99,8 @@ class StreamService:
         self._leftover: dict[str, StreamInfo] = {}
         self._unswept = asyncio.Event()
         self._digesting: dict[tuple[str, str], asyncio.Task[bytes]] = {}
+        self.on_append: Callable[[str], None] | None = None
+        self.companions: list[Companion] = []
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -96,10 +113,14 @@ class StreamService:
             await self._store.stop()
             raise
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="penstock-sweep")
+        for companion in self.companions:
+            await companion.start()
 
     async def stop(self) -> None:
         """End the followers, finish what is being committed, and release everything."""
         self.drain()
+        for companion in self.companions:
+            await companion.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -297,14 +318,27 @@ class StreamService:
 
         return _there(await self.commit(name, decide, incarnation=incarnation))
 
-    async def list(self, prefix: str = "", *, after: str = "", limit: int = PAGE) -> Page:
-        """Return up to ``limit`` (1 to 1,000) streams whose names begin with ``prefix`` and come after ``after``."""
+    async def load(self, name: str) -> StreamInfo | None:
+        """Return the state that the store has of whatever a name shows: also what expired, or is the server's own."""
+        return await self._store.load(name)
+
+    async def list(self, prefix: str = "", *, after: str = "", limit: int = PAGE, reserved: bool = False) -> Page:
+        """Return up to ``limit`` (1 to 1,000) streams whose names begin with ``prefix`` and come after ``after``.
+
+        With ``reserved``, the server's own are among them.
+        """
         limit = max(1, min(limit, PAGE))
         found = await self._store.list(prefix, after, limit + 1)
         now = self.now()
         shown = found[:limit]
         return Page(
-            tuple([await self._settled(info) for info in shown if not info.expired(now)]),
+            tuple(
+                [
+                    await self._settled(info)
+                    for info in shown
+                    if not info.expired(now) and (reserved or not _is_reserved(info))
+                ]
+            ),
             shown[-1].name if len(found) > limit else None,
         )
 
@@ -843,11 +877,14 @@ class StreamService:
         Also a cancelled commit may have changed something, so the followers are woken whatever becomes of it.
         """
         try:
-            return await self._store.commit(
+            change = await self._store.commit(
                 name, decide, incarnation=incarnation, producer=producer, size=size, durable=durable
             )
         finally:
             self._notifier.notify(name)
+        if change.data and self.on_append is not None:
+            self.on_append(name)
+        return change
 
     # -- chores ---------------------------------------------------------------------------------------------------
 
@@ -884,6 +921,10 @@ class StreamService:
                 self._unswept.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._unswept.wait(), self._sweep_every)
+
+
+def _is_reserved(info: StreamInfo) -> bool:
+    return info.name.partition("/")[0] == RESERVED
 
 
 def _there(change: Change) -> StreamInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
@@ -19,6 +19,8 @@ from penstock.toolkit.responses.media_types import guessed
 from penstock.toolkit.responses.stream_fields import etag_of, timestamp
 
 _LONGEST_TTL: Final = 100 * 365 * 86400
+
+_NONE: Final[Mapping[str, Any]] = {}
 
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+[ \t]*(?:;[ -~\t]*)?", re.ASCII)
 _MAX_CONTENT_TYPE: Final = 255
@@ -198,8 +200,21 @@ def filename_of(request: Request) -> str | None:
     return filename_from(request.headers.get("content-disposition", ""))
 
 
-def spec_of(request: Request, content_type: str, length: int | None, now: Callable[[], float]) -> StreamSpec:
+def spec_of(
+    request: Request,
+    content_type: str,
+    length: int | None,
+    now: Callable[[], float],
+    attributes: Mapping[str, Any] = _NONE,
+) -> StreamSpec:
     """Return what a request says about the stream that it creates.
+
+    Args:
+        request: the request.
+        content_type: of the stream.
+        length: its final size, where that is known.
+        now: the time.
+        attributes: what the door says of it besides.
 
     Raises:
         RequestError: a field is not as it must be.
@@ -211,6 +226,7 @@ def spec_of(request: Request, content_type: str, length: int | None, now: Callab
         metadata={} if filename is None else {"filename": filename},
         ttl=_ttl(request),
         expires_at=_expires_at(request, now()),
+        attributes=attributes,
     )
 
 

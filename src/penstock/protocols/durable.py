@@ -21,7 +21,6 @@ __all__ = [
     "MEDIA_TYPE",
     "NDJSON",
     "NOW",
-    "RESERVED",
     "MalformedError",
     "array",
     "base64_event",
@@ -54,9 +53,6 @@ MEDIA_TYPE: Final = "media_type"
 
 What is stored is one compact JSON text a line, and so the stream's own content type is ``application/x-ndjson``.
 """
-
-RESERVED: Final = "__ds"
-"""The first segment of paths that are not streams (section 6)."""
 
 NOW: Final = "now"
 _BEGINNING: Final = "-1"

@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     )
     app.include_router(streams.live())
-    app.include_router(streams.durable(long_poll=settings.long_poll))
+    app.include_router(streams.durable(long_poll=settings.long_poll, local_webhooks=settings.local_webhooks))
 
     @app.get("/", include_in_schema=False)
     async def welcome(request: Request) -> Response:

@@ -38,6 +38,7 @@ class Settings:
             between; ``*`` for all.
         root_path: the path under which the server is to be seen from outside, which a proxy takes away: ``/store``.
         long_poll: seconds that a long-poll waits for something new.
+        local_webhooks: whether subscriptions may have webhooks on this machine: for development.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +55,7 @@ class Settings:
     grace: int = 30
     access_log: bool = False
     long_poll: int = 20
+    local_webhooks: bool = False
     forwarded_allow_ips: str = "127.0.0.1,::1"
     root_path: str = ""
 

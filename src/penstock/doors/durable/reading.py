@@ -9,6 +9,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock.core.follow import refreshed
 from penstock.core.forks import check_offset
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
@@ -228,7 +229,7 @@ async def _array(reader: Reader, start: int, end: int) -> AsyncGenerator[Buffer,
 async def _events(
     service: StreamService, reader: Reader, start: int | None, cursor: str | None, manner: Manner
 ) -> Response:
-    info = await _refreshed(reader) if start is None else reader.info
+    info = await refreshed(reader) if start is None else reader.info
     begin = info.tail if start is None else start
     check_offset(reader, begin)
     fields = {
@@ -244,10 +245,6 @@ async def _events(
         fields["stream-up-to-date"] = "true"
     body = events(service, reader, begin, cursor, lifetime=manner.lifetime, heartbeat=manner.heartbeat)
     return common(StreamedBody(body, headers=fields, release=reader.close))
-
-
-async def _refreshed(reader: Reader) -> StreamInfo:
-    return await reader.refresh()
 
 
 # -- metadata ---------------------------------------------------------------------------------------------------------

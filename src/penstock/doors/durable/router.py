@@ -10,16 +10,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from penstock.core.service import StreamService
+from penstock.core.subscriptions import Subscriptions
 from penstock.doors.durable import appending, creating, reading
 from penstock.doors.durable.answers import DurableRoute, answer, preflight
 from penstock.doors.durable.reading import Manner
+from penstock.doors.durable.subscriptions import Control, add_subscription_routes
 from penstock.doors.fields import base_of, name_in, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import parameter, problems
-from penstock.errors import InvalidName
 from penstock.model import check_name
-from penstock.protocols import durable
 from penstock.toolkit.problems import bad_request
 
 LONG_POLL: Final = 20.0
@@ -48,6 +48,8 @@ def durable_router(
     lifetime: float = LIFETIME,
     heartbeat: float = HEARTBEAT,
     max_append: int = MAX_APPEND,
+    subscriptions: Subscriptions | None = None,
+    local_webhooks: bool = False,
     **options: Any,
 ) -> APIRouter:
     """Return a router that speaks the Durable Streams protocol; see ``docs/http.md``.
@@ -60,12 +62,17 @@ def durable_router(
         lifetime: seconds after which events are ended, and their readers come back.
         heartbeat: seconds of silence after which events say that the line is alive.
         max_append: the most bytes of an append.
+        subscriptions: the subscriptions of the service, or None not to have any.
+        local_webhooks: whether webhooks at ``http://localhost`` and ``http://127.…`` may be told: for development.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=DurableRoute, **{"tags": ["durable streams"], **options})
     route = f"penstock-durable-{secrets.token_hex(4)}"  # its own, so that several can be mounted in one application
     # A cache that is shared must not give to everybody what only some may read.
     manner = Manner(long_poll, lifetime, heartbeat, "public" if authorize is None else "private")
+
+    if subscriptions is not None:
+        add_subscription_routes(router, Control(subscriptions, authorize, local=local_webhooks))
 
     @router.put(
         _PATH,
@@ -97,7 +104,7 @@ def durable_router(
     )
     async def create(request: Request, name: str) -> Response:
         """Create a stream with the body as its first bytes, or find that it is there already."""
-        name = _name(request)
+        name = name_in(request)
         await authorized(authorize, request, "write", name)
         base = base_of(request, route)
         wanted = creating.asked(request, service.now(), lambda path: _source(path, base))
@@ -137,7 +144,7 @@ def durable_router(
     )
     async def append(request: Request, name: str) -> Response:
         """Append the body, all of it or nothing."""
-        name = _name(request)
+        name = name_in(request)
         await authorized(authorize, request, "write", name)
         return await appending.append(service, request, name, max_append)
 
@@ -169,13 +176,13 @@ def durable_router(
     )
     async def read(request: Request, name: str) -> Response:
         """Read from an offset: what there is, or what is to come."""
-        name = _name(request)
+        name = name_in(request)
         await authorized(authorize, request, "read", name)
         return await reading.read(service, request, name, manner)
 
     @router.head(_PATH, include_in_schema=False)
     async def head(request: Request, name: str) -> Response:
-        name = _name(request)
+        name = name_in(request)
         await authorized(authorize, request, "read", name)
         return reading.described(await service.info(name))
 
@@ -188,7 +195,7 @@ def durable_router(
     )
     async def delete(request: Request, name: str) -> Response:
         """Delete a stream. Its bytes stay for its forks."""
-        name = _name(request)
+        name = name_in(request)
         await authorized(authorize, request, "delete", name)
         await service.delete(name)
         return answer(204, {})
@@ -199,13 +206,6 @@ def durable_router(
     router.add_api_route(_PATH, tell, methods=["OPTIONS"], include_in_schema=False)
     add_other_methods(router, _PATH, _METHODS)
     return router
-
-
-def _name(request: Request) -> str:
-    name = name_in(request)
-    if name.partition("/")[0] == durable.RESERVED:
-        raise InvalidName(name, f"what begins with {durable.RESERVED} is not a stream")
-    return name
 
 
 def _source(path: str, base: str) -> str:

@@ -12,6 +12,7 @@ from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of, spec_of
 from penstock.errors import InvalidRecord
 from penstock.model import Appended, Producer
+from penstock.protocols import durable
 from penstock.protocols.json_lines import Lines, json_lines, text_lines
 from penstock.protocols.records import RecordError, json_record, json_records, text_record
 from penstock.toolkit.problems import RequestError, bad_request
@@ -56,7 +57,7 @@ async def append(service: StreamService, request: Request, name: str, *, batch: 
         close=close,
         producer=producer,
         content_type=format_.stream_type,
-        create=spec_of(request, format_.stream_type, None, service.now),
+        create=spec_of(request, format_.stream_type, None, service.now, format_.attributes),
     )
 
 
@@ -65,10 +66,12 @@ class RecordFormat:
 
     Attributes:
         stream_type: the content type of the stream that they are appended to.
+        attributes: what else is said of a stream that they create: the Durable Streams door shows JSON as JSON.
     """
 
     def __init__(self, media_type: str, charset: str) -> None:
         self.stream_type = TEXT if media_type == "text/plain" else NDJSON
+        self.attributes = durable.stored_as(durable.JSON)[1] if self.stream_type == NDJSON else {}
         self._media_type = media_type
         self._charset = charset
 

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 
+from penstock.core.follow import refreshed
 from penstock.core.ports import Reader
 from penstock.doors.live.following import Unfinished
 from penstock.doors.live.tails import MOST, Last, SharedTail
@@ -117,7 +118,7 @@ class Follower:
         tail, runs, at = self._tail, Runs(self._tail.kind, self.offset), self.offset
         try:
             while not tail.meets(runs.offset):
-                info = reader.info if at < reader.info.tail else await reader.refresh()
+                info = reader.info if at < reader.info.tail else await refreshed(reader)
                 stop = min(info.tail, at + MOST, tail.boundary(runs.offset) or info.tail)
                 if at < stop:
                     data = bytes(await reader.read(at, stop))

@@ -245,7 +245,7 @@ def progressive(service: StreamService, request: Request, name: str, location: s
         service,
         name,
         format_,
-        spec_of(request, format_.stream_type, None, service.now),
+        spec_of(request, format_.stream_type, None, service.now, format_.attributes),
         producer=producer_of(request),
         close=closes(request),
     )

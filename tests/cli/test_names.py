@@ -14,7 +14,10 @@ from penstock.cli.put import names_for
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    for name in ("a.txt", "b.txt", "folder/c.txt"):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder/sub").mkdir()
+    (tmp_path / "folder/link").symlink_to("nowhere")
+    for name in ("a.txt", "b.txt", "folder/c.txt", "folder/sub/.d"):
         (tmp_path / name).write_text(name)
 
 
@@ -32,6 +35,16 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["a.txt", "folder/"], [("a.txt", "folder/a.txt")]),
         (["a.txt", "folder/c.txt", "x/y/"], [("a.txt", "x/y/a.txt"), ("folder/c.txt", "x/y/c.txt")]),
         (["-", "name"], [("-", "name")]),
+        (["folder"], [("folder/c.txt", "folder/c.txt"), ("folder/sub/.d", "folder/sub/.d")]),
+        (["folder/"], [("folder/c.txt", "folder/c.txt"), ("folder/sub/.d", "folder/sub/.d")]),
+        (["folder", "name"], [("folder/c.txt", "name/c.txt"), ("folder/sub/.d", "name/sub/.d")]),
+        (["folder", "x/"], [("folder/c.txt", "x/folder/c.txt"), ("folder/sub/.d", "x/folder/sub/.d")]),
+        (
+            ["folder", "folder/sub"],
+            [*[("folder/c.txt", "folder/c.txt"), ("folder/sub/.d", "folder/sub/.d")], ("folder/sub/.d", "sub/.d")],
+        ),
+        (["a.txt", "b.txt", "folder/sub"], [("a.txt", "a.txt"), ("b.txt", "b.txt"), ("folder/sub/.d", "sub/.d")]),
+        (["a.txt", "folder/sub", "x/"], [("a.txt", "x/a.txt"), ("folder/sub/.d", "x/sub/.d")]),
     ],
 )
 def test_names(arguments: list[str], expected: list[tuple[str, str]]) -> None:
@@ -45,8 +58,7 @@ def test_names(arguments: list[str], expected: list[tuple[str, str]]) -> None:
         (["none.txt", "name"], "no file 'none.txt'"),
         (["a.txt", "none.txt", "x/"], "no file 'none.txt'"),
         (["a.txt", "b.txt", "name"], "end it with '/'"),
-        (["folder"], "is a folder"),
-        (["folder", "name"], "is a folder"),
+        (["empty"], "no files"),
         (["-"], "needs a NAME"),
         (["a.txt", "-"], "needs a NAME"),
         (["-", "some/"], "needs a NAME"),

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from penstock.cli.describe import as_json
+from penstock.cli.exits import Exit, code_for
 from penstock.cli.options import Shared, shared_options
-from penstock.cli.progress import progress_bar
-from penstock.errors import PreconditionFailed
+from penstock.cli.progress import Bars, progress_bars
+from penstock.cli.sizes import Size
+from penstock.errors import PenstockError, PreconditionFailed
 
 if TYPE_CHECKING:
-    from penstock.client import Client
+    from penstock.client import Client, RemoteStream
+
+_AHEAD: Final = 64
+"""How many uploads may be over before their lines are written: these come in the order of the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the options say of each upload.
+
+    Attributes:
+        options: the arguments of `Client.put` and `Client.put_growing`.
+        parts: in how many parts at once.
+        watch: whether files are followed as they grow.
+        idle: seconds without growth after which one is complete.
+    """
+
+    options: dict[str, Any]
+    parts: int
+    watch: bool
+    idle: float | None
 
 
 @click.command("put")
@@ -26,6 +53,15 @@ if TYPE_CHECKING:
 @click.option("--if-match", metavar="ETAG", help="Replace only what has this entity tag.")
 @click.option("--ttl", type=click.IntRange(min=1), metavar="SECONDS", help="Expire after this time without a change.")
 @click.option("--verify/--no-verify", default=True, help="Compare checksums with the server (default).")
+@click.option("--resume/--no-resume", default=True, help="Go on with what an earlier run has left (default).")
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="How many files at once.")
+@click.option("--parts", type=click.IntRange(1, 64), default=1, show_default=True, help="Parts of a file sent at once.")
+@click.option("--max-body", type=Size(), metavar="SIZE", help="Most bytes of a request: 100MB, where a CDN sets that.")
+@click.option("--key", metavar="TEXT", help="A key to find the upload by, and go on with it, from another machine.")
+@click.option("-w", "--watch", is_flag=True, help="Follow files as they grow; Ctrl-C completes them.")
+@click.option(
+    "--idle", type=click.FloatRange(min=0.1), metavar="SECONDS", help="With --watch: complete after no growth."
+)
 @shared_options
 def command(
     shared: Shared,
@@ -33,71 +69,201 @@ def command(
     content_type: str | None,
     if_match: str | None,
     ttl: int | None,
+    jobs: int,
+    parts: int,
+    max_body: int | None,
+    key: str | None,
+    idle: float | None,
     *,
     no_clobber: bool,
     verify: bool,
+    resume: bool,
+    watch: bool,
 ) -> None:
-    """Upload each FILE; the URLs are written to the standard output.
+    """Upload each FILE, folders with all that is in them; the URLs are written to the standard output.
 
     A last argument that is no existing file is the stream's NAME, or, ending in '/', what the names begin with;
     otherwise each stream is named like its file. '-' reads the standard input, and needs a NAME.
+
+    An upload that was interrupted goes on where it ended when the command is run again.
     """
     uploads = names_for(files)
+    if key is not None and len(uploads) > 1:
+        raise click.UsageError("--key is for one file.")
+    if watch and any(file == "-" for file, _ in uploads):
+        raise click.UsageError("--watch is for files: the standard input is followed anyway.")
+    if idle is not None and not watch:
+        raise click.UsageError("--idle goes with --watch.")
+    options: dict[str, Any] = {
+        "content_type": content_type,
+        "if_none_match": no_clobber,
+        "if_match": if_match,
+        "ttl": ttl,
+        "verify": verify,
+        "max_body": max_body,
+        "key": key,
+        "resume": resume,
+    }
+    wanted = Wanted(options, parts, watch, idle)
+    asyncio.run(_run(shared, uploads, wanted, max(jobs, len(uploads)) if watch else jobs))
 
-    async def run() -> None:
-        async with shared.client() as client:
-            for file, name in uploads:
-                await one(client, file, name)
 
-    async def one(client: Client, file: str, name: str) -> None:
-        with progress_bar(name, show=not shared.quiet) as progress:
-            try:
-                stream = await client.put(
-                    sys.stdin.buffer if file == "-" else Path(file),
-                    name,
-                    content_type=content_type,
-                    if_none_match=no_clobber,
-                    if_match=if_match,
-                    ttl=ttl,
-                    verify=verify,
-                    progress=progress,
-                )
-            except PreconditionFailed as error:
-                error.args = (_what_is_there(name, no_clobber=no_clobber),)
-                raise
-        shared.say(stream.url or name)
-        shared.document(as_json(stream))
+async def _run(shared: Shared, uploads: Sequence[tuple[str, str]], wanted: Wanted, jobs: int) -> None:
+    failed: list[Exception] = []
+    async with shared.client() as client, _until_interrupted(shared, watch=wanted.watch) as ended:
+        sizes = [_size_of(file) for file, _ in uploads]
+        total = None if wanted.watch or None in sizes else sum(filter(None, sizes))
+        with progress_bars(show=not shared.quiet, files=len(uploads), size=total) as bars:
+            sender = _Sender(client, bars, wanted, ended)
+            async for file, name, result in sender.all(uploads, jobs):
+                if isinstance(result, Exception):
+                    failed.append(result)
+                    if len(uploads) > 1:
+                        click.echo(f"penstock: {file}: {' '.join(str(result).split())}", err=True)
+                else:
+                    shared.say(result.url or name)
+                    shared.document({**as_json(result), "file": file})
+    if len(uploads) == 1 and failed:
+        raise failed[0]
+    if failed:
+        raise click.exceptions.Exit(int(code_for(failed[0])))
 
-    asyncio.run(run())
+
+class _Sender:
+    """Uploads files, several at once."""
+
+    def __init__(self, client: Client, bars: Bars, wanted: Wanted, ended: Callable[[], bool]) -> None:
+        self._client = client
+        self._bars = bars
+        self._wanted = wanted
+        self._ended = ended
+
+    async def all(
+        self, uploads: Sequence[tuple[str, str]], jobs: int
+    ) -> AsyncIterator[tuple[str, str, RemoteStream | Exception]]:
+        """Yield what became of each upload, in order."""
+        free = asyncio.Semaphore(jobs)
+        tasks: dict[int, asyncio.Task[RemoteStream | Exception]] = {}
+        begun = 0
+        try:
+            for index, (file, name) in enumerate(uploads):
+                while begun < len(uploads) and begun < index + jobs + _AHEAD:
+                    tasks[begun] = asyncio.create_task(self._one(*uploads[begun], free))
+                    begun += 1
+                yield file, name, await tasks.pop(index)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _one(self, file: str, name: str, free: asyncio.Semaphore) -> RemoteStream | Exception:
+        async with free:
+            with self._bars.bar(name) as progress:
+                try:
+                    return await self._put(file, name, progress)
+                except PreconditionFailed as error:
+                    error.args = (_what_is_there(name, no_clobber=self._wanted.options["if_none_match"]),)
+                    return error
+                except (PenstockError, OSError) as error:
+                    return error
+
+    async def _put(self, file: str, name: str, progress: Any) -> RemoteStream:
+        wanted = self._wanted
+        if wanted.watch:
+            return await self._client.put_growing(
+                file, name, ended=self._ended, idle=wanted.idle, progress=progress, **wanted.options
+            )
+        source = sys.stdin.buffer if file == "-" else Path(file)
+        return await self._client.put(source, name, parts=wanted.parts, progress=progress, **wanted.options)
+
+
+@asynccontextmanager
+async def _until_interrupted(shared: Shared, *, watch: bool) -> AsyncIterator[Callable[[], bool]]:
+    """With ``watch``, let the first Ctrl-C say that files are complete as they are; a second one interrupts."""
+    ended = False
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt() -> None:
+        nonlocal ended
+        if ended and task is not None:
+            task.cancel()
+        ended = True
+        shared.note("completing what is there; Ctrl-C again leaves it to be gone on with")
+
+    if watch:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield lambda: ended
+    except asyncio.CancelledError:
+        if not watch:
+            raise
+        raise click.exceptions.Exit(int(Exit.INTERRUPTED)) from None
+    finally:
+        if watch:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def names_for(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each file with the name that its stream gets.
+    """Return each file with the name that its stream gets; the files in folders, one by one.
 
     Args:
-        arguments: files, perhaps followed by a name, or by a prefix, which ends in a slash.
+        arguments: files and folders, perhaps followed by a name, or by a prefix, which ends in a slash.
 
     Raises:
         click.UsageError: there is no such file, or no name for it.
     """
-    *files, last = arguments
+    *given, last = arguments
     prefix = ""
-    if not files:
-        files = [last]
+    if not given:
+        given = [last]
     elif last.endswith("/"):
         prefix = last
-    elif last == "-" or Path(last).is_file() or (Path(last).exists() and not Path(last).is_dir()):
-        files.append(last)
-    elif len(files) == 1:
-        _check(files[0])
-        return [(files[0], last)]
+    elif _is_one_more(given, last):
+        given.append(last)
+    elif len(given) == 1:
+        _check(given[0])
+        return list(_files_in(given[0], last)) if Path(given[0]).is_dir() else [(given[0], last)]
     else:
         raise click.UsageError(f"{last!r} is no file. For a common prefix of several names, end it with '/'.")
-    for file in files:
+    found: list[tuple[str, str]] = []
+    for file in given:
         _check(file)
         if file == "-":
             raise click.UsageError("the standard input ('-') needs a NAME: penstock put - NAME")
-    return [(file, prefix + Path(file).name) for file in files]
+        name = Path(file).resolve().name if Path(file).is_dir() else Path(file).name
+        found += _files_in(file, prefix + name) if Path(file).is_dir() else [(file, prefix + name)]
+    if not found:
+        raise click.UsageError("there are no files in these folders.")
+    return found
+
+
+def _is_one_more(given: Sequence[str], last: str) -> bool:
+    """Tell whether the last argument is to be uploaded like the others: a lone file may get a folder's name."""
+    path = Path(last)
+    if path.is_dir():
+        return len(given) > 1 or Path(given[0]).is_dir()
+    return last == "-" or path.exists()
+
+
+def _files_in(folder: str, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the files in a folder and in those within it, in order, with their names below ``name``."""
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        below = Path(where).relative_to(folder).as_posix()
+        for file in sorted(files):
+            path = Path(where, file)
+            with suppress(OSError):  # a link that leads nowhere
+                if stat.S_ISREG(path.stat().st_mode):
+                    yield str(path), "/".join([name, file] if below == "." else [name, below, file])
+
+
+def _size_of(file: str) -> int | None:
+    if file == "-":
+        return None
+    with suppress(OSError):
+        state = Path(file).stat()
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
+    return None
 
 
 def _what_is_there(name: str, *, no_clobber: bool) -> str:
@@ -107,10 +273,5 @@ def _what_is_there(name: str, *, no_clobber: bool) -> str:
 
 
 def _check(file: str) -> None:
-    if file == "-":
-        return
-    path = Path(file)
-    if not path.exists():
+    if file != "-" and not Path(file).exists():
         raise click.UsageError(f"there is no file {file!r}.")
-    if path.is_dir():
-        raise click.UsageError(f"{file!r} is a folder: name its files, as in {file.rstrip('/')}/*")

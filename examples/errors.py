@@ -1,8 +1,9 @@
 """What becomes of errors: before the first item, an error's answer; after it, a body that nobody takes for complete.
 
 uvicorn examples.errors:app
-curl -i http://127.0.0.1:8000/?fail_at=0     # 404
-curl http://127.0.0.1:8000/?fail_at=3        # two items, and exit code 18
+curl -i 'http://127.0.0.1:8000/?fail_at=0'     # 404
+curl 'http://127.0.0.1:8000/?fail_at=3'        # three rows, what happened, and exit code 18
+curl 'http://127.0.0.1:8000/'                  # five rows, and an end that says so
 """
 
 import logging
@@ -13,6 +14,7 @@ from fastapi import FastAPI, HTTPException
 from penstock import StreamedNDJSON
 
 app = FastAPI()
+log = logging.getLogger("uvicorn.error")
 
 
 async def rows(fail_at: int) -> AsyncGenerator[dict[str, int], None]:
@@ -22,10 +24,11 @@ async def rows(fail_at: int) -> AsyncGenerator[dict[str, int], None]:
         yield {"row": number}
 
 
-def ended(reason: str) -> None:
-    logging.getLogger("uvicorn.error").info("The rows ended: %s", reason)
+def told(error: Exception) -> dict[str, str]:
+    return {"code": "row-missing", "detail": str(error)}  # what the reader hears, in the last record
 
 
 @app.get("/", response_class=StreamedNDJSON)
 async def get(fail_at: int = -1) -> StreamedNDJSON:
-    return StreamedNDJSON(rows(fail_at), report=True, on_close=ended)
+    ended = lambda reason: log.info("The rows ended: %s", reason)  # noqa: E731 - complete, failed, disconnected, stopping
+    return StreamedNDJSON(rows(fail_at), report=True, end=True, on_error=told, on_close=ended)

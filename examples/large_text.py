@@ -1,7 +1,7 @@
 """A long text from a generator, sent as it is made.
 
 uvicorn examples.large_text:app
-curl http://127.0.0.1:8000/numbers?count=200000
+curl 'http://127.0.0.1:8000/numbers?count=200000'
 """
 
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Sensors in real time: the latest to whoever looks, without a history; and a zip of the history's files.
+"""Sensors in real time: the latest to whoever looks, without a history.
 
 uvicorn examples.sensors:app
 curl -N http://127.0.0.1:8000/sensors &
@@ -8,7 +8,7 @@ curl -H 'Content-Type: application/json' -d '{"sensor": "roof", "celsius": 21.5}
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from penstock import Broadcast, StreamedEvents, StreamedZip, ZipFolder, draining
+from penstock import Broadcast, StreamedEvents, draining
 
 
 class Reading(BaseModel):
@@ -17,7 +17,7 @@ class Reading(BaseModel):
 
 
 app = FastAPI(lifespan=draining)
-readings: Broadcast[Reading] = Broadcast(buffer=100, slow="drop")
+readings: Broadcast[Reading] = Broadcast(buffer=100, slow="drop")  # for who is slow, a gap is marked
 
 
 @app.post("/sensors", status_code=202)
@@ -26,11 +26,6 @@ async def publish(reading: Reading) -> dict[str, int]:
     return {"readers": len(readings)}
 
 
-@app.get("/sensors", response_class=StreamedEvents)
+@app.get("/sensors", response_class=StreamedEvents, responses=StreamedEvents.docs(Reading))
 async def follow() -> StreamedEvents:
     return StreamedEvents(readings.subscribe())
-
-
-@app.get("/history.zip", response_class=StreamedZip)
-async def history() -> StreamedZip:
-    return StreamedZip(ZipFolder("./history"))

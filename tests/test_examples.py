@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import runpy
 import zipfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import httpx
 import pytest
 
 from applications import serving
+from browser import browsing
+from conftest import tool
+from wire import until
 
 ROOT = Path(__file__).parent.parent
 KEY = {"x-key": "secret"}
@@ -78,14 +82,17 @@ async def test_large_files_go_up_and_come_down_in_ranges() -> None:
         assert (await client.put(f"{url}/.b", content=b"")).status_code == 400
 
 
-async def test_rows_go_in_as_csv_and_come_out_in_two_formats() -> None:
+async def test_rows_come_out_in_two_formats() -> None:
     async with example("rows") as (client, url):
+        assert (await client.get(f"{url}/readings.csv")).text == "sensor,celsius\r\nroof,21.5\r\n"
+        assert (await client.get(f"{url}/readings.ndjson")).json() == {"sensor": "roof", "celsius": 21.5}
+
+
+async def test_a_csv_goes_into_a_database() -> None:
+    async with example("csv_import") as (client, url):
         body = "sensor,celsius\nroof,21.5\ncellar,9\n"
         csv = {"content-type": "text/csv"}
         assert (await client.post(f"{url}/readings", content=body, headers=csv)).json() == {"inserted": 2}
-        assert (await client.get(f"{url}/readings.csv")).text == "sensor,celsius\r\nroof,21.5\r\ncellar,9.0\r\n"
-        lines = (await client.get(f"{url}/readings.ndjson")).text.splitlines()
-        assert json.loads(lines[1]) == {"sensor": "cellar", "celsius": 9.0}
         wrong = await client.post(f"{url}/readings", content="sensor,celsius\nroof,warm\n", headers=csv)
         assert wrong.status_code == 422
         assert wrong.headers["content-type"] == "application/problem+json"
@@ -93,10 +100,25 @@ async def test_rows_go_in_as_csv_and_come_out_in_two_formats() -> None:
 
 async def test_errors_are_answers_first_and_broken_bodies_later() -> None:
     async with example("errors") as (client, url):
-        assert (await client.get(url)).text.count("\n") == 5
+        assert (await client.get(url)).text.endswith('{"row":4}\n{"end":{"reason":"complete","items":5,"bytes":50}}\n')
         assert (await client.get(f"{url}/?fail_at=0")).status_code == 404
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get(f"{url}/?fail_at=3")
+
+
+async def test_a_chat_is_there_for_who_comes_later(tmp_path: Path) -> None:
+    tool("chromium")
+    async with example("chat") as (client, url), browsing(tmp_path / "profile") as page:
+        assert (await client.post(f"{url}/rooms/lobby", json={"who": "me", "text": "hello"})).status_code == 200
+        assert (await client.post(f"{url}/rooms/lobby", json={"who": "me"})).status_code == 422
+        await page.go(f"{url}/")
+
+        async def shown() -> str:
+            return str(await page.run("document.querySelector('ul').textContent"))
+
+        await until(shown, "me: hello")
+        await page.run("document.forms[0][0].value = 'hi'; document.forms[0].requestSubmit()")
+        await until(shown, "me: hellosomebody: hi")
 
 
 async def test_tokens_are_there_for_who_comes_back() -> None:
@@ -112,9 +134,7 @@ async def test_tokens_are_there_for_who_comes_back() -> None:
         assert "The question was withdrawn." in (await client.get(f"{url}{live}")).text
 
 
-async def test_sensors_reach_who_looks_and_their_history_is_a_zip(tmp_path: Path) -> None:
-    (tmp_path / "history").mkdir()
-    (tmp_path / "history" / "a.csv").write_text("roof,21.5\n")
+async def test_sensors_reach_who_looks() -> None:
     async with example("sensors") as (client, url):
         reading = {"sensor": "roof", "celsius": 21.5}
         async with client.stream("GET", f"{url}/sensors") as response:
@@ -123,8 +143,14 @@ async def test_sensors_reach_who_looks_and_their_history_is_a_zip(tmp_path: Path
                 if line.startswith("data:"):
                     assert json.loads(line[5:]) == reading
                     break
-        archive = zipfile.ZipFile(io.BytesIO((await client.get(f"{url}/history.zip")).content))
-        assert archive.read("history/a.csv") == b"roof,21.5\n"
+
+
+async def test_a_folder_is_a_zip(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.txt").write_text("one\n")
+    async with example("zip_folder") as (client, url):
+        archive = zipfile.ZipFile(io.BytesIO((await client.get(f"{url}/photos.zip")).content))
+        assert archive.read("photos/1.txt") == b"one\n"
 
 
 async def test_a_proxy_passes_on_bodies_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +160,72 @@ async def test_a_proxy_passes_on_bodies_and_refusals(monkeypatch: pytest.MonkeyP
         async with example("proxy") as (_, url):
             assert (await client.get(f"{url}/a.bin")).content == b"x" * 1_000_000
             assert (await client.get(f"{url}/b.bin")).status_code == 404
+
+
+# -- as printed -------------------------------------------------------------------------------------------------------
+
+
+def commands_of(name: str) -> list[str]:
+    """Return what an example's text says to type, after the server's start."""
+    text = (ROOT / "examples" / f"{name}.py").read_text().split('"""')[1]
+    lines = [line for line in text.splitlines() if line.startswith(("curl ", "mkdir ", "UPSTREAM=", "uvicorn "))]
+    assert f"uvicorn examples.{name}:app" in lines[0]
+    return lines[1:]
+
+
+async def typed(command: str, port: int, folder: Path) -> int:
+    """Run a command as a person types it, and return its exit code; of what runs on in the background, 0."""
+    command, _, comment = command.replace("127.0.0.1:8000", f"127.0.0.1:{port}").partition("  #")
+    background = command.rstrip().endswith("&")
+    options = "-sS --max-time 30" if "404" in comment else "-sS --max-time 30 --fail-with-body"
+    process = await asyncio.create_subprocess_shell(
+        command.rstrip(" &").replace("curl ", f"exec curl {options} ", 1), cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    if background:
+        assert await process.stdout.read(1)  # it is there, and gets something
+        with pytest.raises(TimeoutError):  # and waits for more
+            await asyncio.wait_for(process.wait(), 0.2)
+        process.kill()
+        await process.wait()
+        return 0
+    await process.stdout.read()
+    return await process.wait()
+
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_what_an_example_says_to_type_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool("curl")
+    (tmp_path / "readings.csv").write_text("sensor,celsius\nroof,21.5\n")
+    for file in ("big.iso", "photo.jpg"):
+        (tmp_path / file).write_bytes(b"x" * 100_000)
+    async with AsyncExitStack() as stack:
+        if name == "proxy":
+            _, upstream = await stack.enter_async_context(example("large_files"))
+            assert (
+                await typed("curl -T big.iso http://127.0.0.1:8000/big.iso", httpx.URL(upstream).port or 0, tmp_path)
+                == 0
+            )
+            monkeypatch.setenv("UPSTREAM", upstream)
+        _, url = await stack.enter_async_context(example(name))
+        running = []
+        for command in commands_of(name):
+            expected = 18 if "exit code 18" in command else 0
+            if "-C -" in command:
+                (tmp_path / "big.iso").write_bytes(b"x" * 50_000)
+            done = asyncio.create_task(typed(command, httpx.URL(url).port or 0, tmp_path))
+            if command.endswith("&"):
+                running.append(done)  # it gets something when what comes next was typed
+                await asyncio.sleep(0.2)
+            else:
+                assert await done == expected, command
+        for done in running:
+            assert await done == 0
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short(name: str) -> None:
+    assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < 40

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from conftest import missing, tool
+from disks import small_disk
 from servers import Server
 from wire import Answer, request, until
 
@@ -22,17 +21,8 @@ MIB = 1024 * 1024
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
-    point = tmp_path / "disk"
-    point.mkdir()
-    mounted = subprocess.run(
-        [tool("mount"), "-t", "tmpfs", "-o", "size=28m", "tmpfs", point], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        missing("the right to mount a file system")
-    try:
+    with small_disk(tmp_path / "disk", "28m") as point:
         yield point
-    finally:
-        subprocess.run(["umount", "--lazy", point], check=True)
 
 
 class Filler:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import brotli  # type: ignore[import-untyped, unused-ignore]
 import pytest
 from backports import zstd
-from fastapi import APIRouter, Depends, FastAPI, File, HTTPException, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 
 from applications import serving
 from conftest import tool
@@ -213,29 +213,6 @@ async def test_a_client_that_waits_to_be_told_sends_nothing_when_it_is_refused(a
     assert application.received == 0
 
 
-async def test_stock_reads_the_form_before_it_asks_who_sends_it_and_ours_does_not(application: Application) -> None:
-    seen = 0
-
-    @application.app.post("/stock", dependencies=[Depends(unauthorized)])
-    async def stock(file: Annotated[UploadFile, File()]) -> None: ...
-
-    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(MiB) + b"\r\n--x--\r\n"
-    async with application.running() as port:
-        for path, whole in (("/stock", True), ("/private", False)):
-            async with Connection(port) as connection:
-                headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(len(body))}
-                await connection.begin("POST", path, headers)
-                await connection.write(body[:1000])
-                answer = asyncio.create_task(connection.answer())
-                done, _ = await asyncio.wait({answer}, timeout=0.5)
-                assert bool(done) is not whole  # stock FastAPI does not answer until it has the rest
-                await connection.write(body[1000:])
-                assert (await answer).status == 401
-                seen += 1
-    assert seen == 2
-    assert application.received == 0
-
-
 async def test_the_whole_is_read_into_memory_only_up_to_a_limit(application: Application) -> None:
     async with application.running() as port:
         assert (await request(port, "POST", "/read", bytes(1000))).json() == 1000
@@ -284,30 +261,6 @@ async def test_a_body_that_does_not_come_in_time_is_refused(
         assert (answer.status, slug(answer), answer.headers["connection"]) == (408, "too-slow", "close")
         assert word in answer.json()["detail"]
         assert time.monotonic() - began < 4
-
-
-async def test_stock_waits_for_a_dripping_body_and_ours_does_not(tmp_path: Path) -> None:
-    application = Application(tmp_path, idle=None, min_rate=1000.0, grace=0.4)
-
-    @application.app.post("/stock")
-    async def stock(request: Request) -> int:
-        return len(await request.body())
-
-    async def dripped(path: str, port: int) -> int | None:
-        async with Connection(port) as connection:
-            await connection.begin("POST", path, CHUNKED)
-            answer = asyncio.create_task(connection.head())
-            for _ in range(40):
-                if answer.done():
-                    return answer.result()
-                await connection.write_chunk(b"x")
-                await asyncio.sleep(0.05)
-            answer.cancel()
-            return None
-
-    async with application.running() as port:
-        assert await dripped("/stock", port) is None
-        assert await dripped("/hash", port) == 408
 
 
 async def test_a_route_of_problems_hangs_up_on_endless_senders_in_any_application(tmp_path: Path) -> None:

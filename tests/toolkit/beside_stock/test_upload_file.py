@@ -1,8 +1,7 @@
-"""What FastAPI's own forms do with files, and what ours do, side by side."""
+"""Files of forms: stock spools them in memory and in the temporary folder; ours go to where they belong."""
 
 # Without the future import: FastAPI cannot see what these functions' annotations name.
 
-import asyncio
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, UploadFile
+from fastapi import Depends, FastAPI, UploadFile
 
 from applications import serving
+from disks import small_disk
 from penstock.toolkit.problems import install_problem_handlers
 from penstock.toolkit.requests.forms import StreamForm, stream_form
 from wire import Connection
@@ -26,10 +26,6 @@ MIB = bytes(1024 * 1024)
 Build = Callable[[Path], FastAPI]
 
 
-def refuse() -> None:
-    raise HTTPException(401)
-
-
 def ours(folder: Path) -> FastAPI:
     app = FastAPI()
     install_problem_handlers(app)
@@ -37,11 +33,6 @@ def ours(folder: Path) -> FastAPI:
     @app.post("/")
     async def upload(form: Annotated[StreamForm, Depends(stream_form())]) -> int:
         return sum([(await part.save(folder / "x")).size async for part in form])
-
-    @app.post("/refused")
-    async def refused(
-        user: Annotated[None, Depends(refuse)], form: Annotated[StreamForm, Depends(stream_form())]
-    ) -> None: ...
 
     return app
 
@@ -57,32 +48,28 @@ def stock(folder: Path) -> FastAPI:
                     target.write(data)
         return sum(file.size or 0 for file in files)
 
-    @app.post("/refused")
-    async def refused(user: Annotated[None, Depends(refuse)], files: list[UploadFile]) -> None: ...
-
     return app
 
 
-@pytest.mark.parametrize(("build", "answers"), [(ours, True), (stock, False)])
-async def test_whoever_is_refused_need_not_send_the_form(tmp_path: Path, build: Build, answers: bool) -> None:
-    async with serving(build(tmp_path)) as port, Connection(port) as connection:
-        await connection.begin("POST", "/refused", {"content-type": TYPE, "content-length": "1000000000"})
-        await connection.write(HEAD + MIB)
-        if answers:
-            assert (await connection.answer()).status == 401
-        else:
-            with pytest.raises(TimeoutError):  # it waits for the rest, which is then thrown away
-                await asyncio.wait_for(connection.head(), 0.5)
-
-
 @pytest.mark.parametrize(("build", "status"), [(ours, 200), (stock, 400)])
-async def test_no_room_is_needed_elsewhere(
+async def test_room_is_needed_only_where_the_file_goes(
     tmp_path: Path, build: Build, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is no such folder"))
-    body = HEAD + MIB + MIB + END
-    async with serving(build(tmp_path)) as port, Connection(port) as connection:
-        assert (await connection.request("POST", "/", body, {"content-type": TYPE})).status == status
+    with small_disk(tmp_path / "tmp", "1m") as temporary:
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        async with serving(build(tmp_path)) as port, Connection(port) as connection:
+            answer = await connection.request("POST", "/", HEAD + MIB * 3 + END, {"content-type": TYPE})
+    assert answer.status == status
+    if build is stock:  # which is all that anybody is told
+        assert answer.json() == {"detail": "There was an error parsing the body"}
+
+
+async def test_where_there_is_none_that_is_what_the_client_is_told(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "full", "1m") as folder:
+        async with serving(ours(folder)) as port, Connection(port) as connection:
+            answer = await connection.request("POST", "/", HEAD + MIB * 3 + END, {"content-type": TYPE})
+        assert list(folder.iterdir()) == []
+    assert (answer.status, answer.json()["title"]) == (507, "The storage is full")
 
 
 @pytest.mark.parametrize(("build", "flat"), [(ours, True), (stock, False)])

@@ -343,9 +343,6 @@ FIELD = part("a", b"1")
         pytest.param(FIELD, TYPE, 400, "body-incomplete", id="no end"),
         pytest.param(b"", TYPE, 400, "body-incomplete", id="nothing"),
         pytest.param((FIELD + END).replace(b"\r\n", b"\n"), TYPE, 400, "bad-request", id="bare line feeds"),
-        pytest.param(FIELD * 100_000 + END, TYPE, 413, "too-large", id="100,000 fields"),
-        pytest.param(part("f", b"", "f") * 10_000 + END, TYPE, 413, "too-large", id="10,000 files"),
-        pytest.param(part("f", b"", None, "X: " + "y" * 1_000_000) + END, TYPE, 413, "too-large", id="1 MB header"),
         pytest.param(part("f", b"", None, *["X-Y: z"] * 100) + END, TYPE, 413, "too-large", id="100 headers"),
         pytest.param(part("f", b"x" * 2_000_000) + END, TYPE, 413, "too-large", id="2 MB field"),
         pytest.param(

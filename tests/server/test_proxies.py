@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pytest
 
 from conftest import tool
+from cutting import Cutting
 from penstock import StreamGone
 from penstock.client import Client
 from processes import descriptors
@@ -45,12 +46,15 @@ class Proxy:
         folder: what it writes to.
     """
 
-    def __init__(self, kind: str, folder: Path, server: Server, certificate: Path | None = None) -> None:
+    def __init__(
+        self, kind: str, folder: Path, server: Server, certificate: Path | None = None, largest: str = "0"
+    ) -> None:
         self.kind = kind
         self.folder = folder
         self.port = free_port()
         self._server = server
         self._certificate = certificate
+        self._largest = largest
         self._configure = {"nginx": self._nginx, "caddy": self._caddy}[kind]
 
     def _nginx(self) -> list[str]:
@@ -59,6 +63,7 @@ class Proxy:
         secure += "" if self._certificate is None else f"; ssl_certificate_key {self._certificate}"
         text = _put(text, "listen 80;", f"listen 127.0.0.1:{self.port}{secure};")
         text = _put(text, "server 127.0.0.1:8080;", f"server 127.0.0.1:{self._server.port};")
+        text = _put(text, "client_max_body_size 0;", f"client_max_body_size {self._largest};")
         temporary = "".join(
             f"{module}_temp_path {self.folder}/temporary;"
             for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -179,6 +184,36 @@ async def test_an_upload_that_breaks_off_is_known_to(proxy: Proxy, name: str) ->
 
         await until(status, 200)
     await until(status, 404)
+
+
+async def test_an_upload_that_resumes_does_so_through_it(proxy: Proxy, name: str, tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(20_000_000)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    cuts = [5_000_000, 300, 6_000_000]
+    async with Cutting(proxy.port, cuts) as cutting, Client(f"http://127.0.0.1:{cutting.port}/store") as client:
+        stream = await client.put(source, name)
+        assert (stream.state, stream.tail, stream.digests != {}) == ("closed", len(data), True)
+        assert stream.url == f"http://127.0.0.1:{cutting.port}/store/files/{name}"
+        joined = await client.put(source, f"{name}-parts", parts=3)
+        assert joined.tail == len(data)
+        result = await client.get(f"{name}-parts", tmp_path / "copy")
+        assert result.verified
+    assert cutting.cuts == 3
+    # What the proxy had not passed on when its client was gone is lost with it: no more than it has buffers for.
+    assert sum(request.body for request in cutting.requests) < 2 * len(data) + 3 * 1024 * 1024
+    assert (tmp_path / "copy").read_bytes() == data
+    assert spooled(proxy) == []
+
+
+async def test_a_limit_of_the_proxy_is_found_out_and_kept_to(server: Server, name: str, tmp_path: Path) -> None:
+    tool("nginx")
+    data = random.Random(4).randbytes(5_000_000)
+    with Proxy("nginx", tmp_path, server, largest="1m") as proxy:
+        async with Client(f"http://127.0.0.1:{proxy.port}/store") as client:
+            stream = await client.put(data, name)
+            assert (stream.state, stream.tail) == ("closed", len(data))
+            assert b"".join([bytes(chunk.data) async for chunk in client.read(name)]) == data
 
 
 async def test_events_come_at_once_and_readers_are_let_go(proxy: Proxy, server: Server, name: str) -> None:

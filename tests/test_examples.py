@@ -162,6 +162,23 @@ async def test_a_proxy_passes_on_bodies_and_refusals(monkeypatch: pytest.MonkeyP
             assert (await client.get(f"{url}/b.bin")).status_code == 404
 
 
+def contents(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*")}
+
+
+async def test_the_video_is_saved_when_all_of_it_is_there() -> None:
+    async with example("resumable_upload") as (client, url):
+        begun = await client.post(f"{url}/videos?title=x", content=b"abc", headers={"upload-complete": "?0"})
+        assert (begun.status_code, begun.headers["upload-offset"]) == (201, "3")
+        assert contents("videos") == {}
+        fields = {"upload-complete": "?1", "upload-offset": "3", "content-type": "application/partial-upload"}
+        done = await client.patch(f"{url}{begun.headers['location']}", content=b"def", headers=fields)
+        assert done.json() == {"title": "x", "size": 6}
+        assert contents("videos") == {"x.mp4": b"abcdef"}
+        plain = await client.post(f"{url}/videos?title=y", content=b"abc")
+        assert plain.json() == {"title": "y", "size": 3}
+
+
 # -- as printed -------------------------------------------------------------------------------------------------------
 
 

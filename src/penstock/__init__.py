@@ -38,6 +38,7 @@ from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSp
 
 if TYPE_CHECKING:
     from penstock.doors.hooks import NewUpload
+    from penstock.doors.resumable.router import ResumableRouter
     from penstock.streams import Streams
     from penstock.toolkit.deferred import Deferred, deferred
     from penstock.toolkit.problems import install_problem_handlers
@@ -89,6 +90,7 @@ __all__ = [
     "ProducerFenced",
     "ProducerOutOfSequence",
     "Production",
+    "ResumableRouter",
     "SavedFile",
     "SequenceRegression",
     "SlowSubscriber",
@@ -140,6 +142,7 @@ __all__ = [
 _LAZY = {
     "Streams": "penstock.streams",
     "NewUpload": "penstock.doors.hooks",
+    "ResumableRouter": "penstock.doors.resumable.router",
     "Deferred": "penstock.toolkit.deferred",
     "Production": "penstock.toolkit.productions",
     "deferred": "penstock.toolkit.deferred",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only a
     from fastapi import APIRouter
 
     from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner, Quota
+    from penstock.doors.resumable import ResumableRouter
     from penstock.model import StreamSpec
     from penstock.toolkit.productions import Production, Productions
     from penstock.toolkit.responses.endings import OnError
@@ -158,6 +159,15 @@ class Streams(StreamService):
             cors=cors,
             **options,
         )
+
+    def resumable(self, **options: Any) -> ResumableRouter:
+        """Return a router for endpoints of one's own whose bodies may come as uploads that resume.
+
+        See `penstock.doors.resumable.ResumableRouter`, also for the options.
+        """
+        from penstock.doors.resumable import ResumableRouter
+
+        return ResumableRouter(self, **options)
 
     def durable(
         self,

@@ -16,8 +16,7 @@ from penstock.doors.fields import base_of, described, name_in, relative_to, reso
 from penstock.doors.finishing import Finishing, completed_by
 from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner, Quota
 from penstock.doors.methods import add_other_methods
-from penstock.doors.resumable import asked, creates
-from penstock.doors.resumable_files import ResumableFiles, is_upload
+from penstock.doors.resumable import ResumableFiles, asked, creates, is_upload
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields
 from penstock.model import StreamInfo, check_name

@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.core.rules import CLAIM
 from penstock.core.service import StreamService
 from penstock.doors.hooks import Hooks
-from penstock.errors import StreamGone, StreamNotFound
-from penstock.model import StreamInfo, new_incarnation
+from penstock.doors.once import turn
+from penstock.model import StreamInfo
 
-_ANSWER: Final = "answer"
+ANSWER: Final = "answer"
 """The attribute that holds the answer, once the application was told; one without a status is the door's own."""
-
-_CLAIMED: Final = 30.0
-"""Seconds for which a process has the telling to itself; it asks for more while the application takes its time."""
 
 
 class Finishing:
@@ -44,7 +39,7 @@ class Finishing:
 
         It is asked for the first time, or was kept. The request of a client that is gone is carried on nevertheless.
         """
-        kept: Mapping[str, Any] | None = info.attributes.get(_ANSWER)
+        kept: Mapping[str, Any] | None = info.attributes.get(ANSWER)
         if kept is None:
             if self._hooks.on_complete is None:
                 return None
@@ -54,43 +49,20 @@ class Finishing:
                 self._running[info.incarnation] = running
                 running.add_done_callback(lambda _: self._running.pop(info.incarnation, None))
             kept = await asyncio.shield(running)
-        return _restored(kept)
+        return restored(kept)
 
     async def _told(self, info: StreamInfo, request: Request) -> Mapping[str, Any]:
-        by = new_incarnation()
-        while not await self._claim(info, by):
-            await self._service.when(info.name, self._unclaimed, incarnation=info.incarnation)
-        now = await self._service.info(info.name, incarnation=info.incarnation)
-        kept: Mapping[str, Any] | None = now.attributes.get(_ANSWER)
-        renewing = asyncio.create_task(self._renew(info, by))
-        try:
-            if kept is None:
-                kept = _kept(await self._hooks.completed(now, request))
-        finally:
-            renewing.cancel()
-            # The application may have deleted what it was told of: then there is nothing more to keep.
-            with suppress(StreamGone, StreamNotFound):
-                changes = {CLAIM: None, _ANSWER: kept}
-                await self._service.annotate(info.name, changes, incarnation=info.incarnation)
-        return kept
-
-    def _unclaimed(self, info: StreamInfo) -> bool:
-        held = info.attributes.get(CLAIM)
-        return held is None or held["until"] <= self._service.now()
-
-    async def _claim(self, info: StreamInfo, by: str) -> bool:
-        return await self._service.claim(info.name, by, _CLAIMED, incarnation=info.incarnation)
-
-    async def _renew(self, info: StreamInfo, by: str) -> None:
-        with suppress(StreamGone, StreamNotFound):
-            while True:
-                await asyncio.sleep(_CLAIMED / 3)
-                await self._claim(info, by)
+        async with turn(self._service, info) as ours:
+            told: Mapping[str, Any] | None = ours.info.attributes.get(ANSWER)
+            if told is None:
+                told = _kept(await self._hooks.completed(ours.info, request))
+                await ours.end(**{ANSWER: told})
+            return told
 
 
 def answered(info: StreamInfo) -> bool:
     """Tell whether the application was told of a complete upload, and its answer, if it has one, is kept."""
-    return _ANSWER in info.attributes
+    return ANSWER in info.attributes
 
 
 def completed_by(answer: Response, fields: Mapping[str, str]) -> Response:
@@ -107,7 +79,8 @@ def _kept(answer: Response | None) -> dict[str, Any]:
     return {"status": answer.status_code, "headers": headers, "body": b64encode(bytes(answer.body)).decode()}
 
 
-def _restored(kept: Mapping[str, Any]) -> Response | None:
+def restored(kept: Mapping[str, Any]) -> Response | None:
+    """Return an answer that was kept; None if it is the door's own."""
     if "status" not in kept:
         return None
     answer = Response(b64decode(kept["body"]), kept["status"])

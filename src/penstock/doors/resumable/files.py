@@ -15,7 +15,7 @@ from penstock.core.uploads import Upload
 from penstock.doors.fields import check_coding, filename_of, media_type_of, spec_of
 from penstock.doors.finishing import Finishing, answered
 from penstock.doors.hooks import Hooks, NewUpload
-from penstock.doors.resumable import STATE, Resumable, asked, checked
+from penstock.doors.resumable.uploads import STATE, Resumable, asked, checked
 from penstock.doors.tus import requests as tus
 from penstock.doors.tus.requests import well_formed
 from penstock.doors.uploads import Conditions, receive

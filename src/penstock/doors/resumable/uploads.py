@@ -142,7 +142,7 @@ class Resumable:
     def __init__(self, service: StreamService, target: Target, limits: Limits) -> None:
         self._service = service
         self._target = target
-        self._limits = limits
+        self.limits = limits
 
     # -- creation -----------------------------------------------------------------------------------------------------
 
@@ -157,12 +157,12 @@ class Resumable:
             raise bad_request("Upload-Offset belongs into a PATCH of an upload's URL, not into its creation.")
         length = _total_length(request, fields, offset=0)
         self._check_append(request, fields, creates=True)
-        _check_size(length, self._limits.max_size)
+        _check_size(length, self.limits.max_size)
         return length
 
     def is_small(self, fields: UploadRequest, length: int | None) -> bool:
         """Tell whether a body is too small to be worth an upload of its own (``min-size``): it is taken in as ever."""
-        least = self._limits.min_size
+        least = self.limits.min_size
         return least is not None and fields.complete is True and length is not None and length < least
 
     def state(self, request: Request, fields: UploadRequest, max_size: int | None, **more: Any) -> dict[str, Any]:
@@ -182,17 +182,32 @@ class Resumable:
 
     async def begun(self, request: Request, fields: UploadRequest, info: StreamInfo) -> Response:
         """Take in the content of the request that has created an upload, and answer it."""
+        info, response = await self.arrived(request, fields, info)
+        if response is None:
+            response = await self._final(request, fields, info)
+            if fields.dialect.relocated:
+                response.headers["location"] = self._target.location(request, info)
+        return response
+
+    async def arrived(
+        self, request: Request, fields: UploadRequest, info: StreamInfo
+    ) -> tuple[StreamInfo, Response | None]:
+        """Take in the content of the request that has created an upload.
+
+        Returns:
+            the upload, and, if there is more to come, the answer to the request.
+        """
         location = self._target.location(request, info)
         await self._tell(request, fields.dialect, location=location, limits=self._limits_of(info))
         if _completes_at_once(fields, info):
             fields = replace(fields, complete=True)
-        response = await self._taken(_Transfer(request, fields, info, 0, info.length))
-        if not fields.complete:
-            response.status_code = 201
-            response.headers["location"] = location
-        elif fields.dialect.relocated:
-            response.headers["location"] = location
-        return response
+        info = await self._taken(_Transfer(request, fields, info, 0, info.length))
+        if info.complete:
+            return info, None
+        response = self._acknowledged(fields.dialect, info)
+        response.status_code = 201
+        response.headers["location"] = location
+        return info, response
 
     # -- the upload's URL ---------------------------------------------------------------------------------------------
 
@@ -229,17 +244,21 @@ class Resumable:
             self._check_append(request, fields)
             _check_size(length, _max_size(info))
             try:
-                return await self._taken(_Transfer(request, fields, info, fields.offset, length))
+                info = await self._taken(_Transfer(request, fields, info, fields.offset, length))
             except StreamClosed:  # by another request, just now
                 info = await self._service.info(info.name, incarnation=info.incarnation)
+            else:
+                if info.complete:
+                    return await self._final(request, fields, info)
+                return self._acknowledged(fields.dialect, info)
         return await self._again(request, fields, info)
 
     async def cancel(self, request: Request, info: StreamInfo) -> Response:
-        """Cancel an upload (section 4.5). Of one that is complete, only the URL goes: what was uploaded stays."""
+        """Cancel an upload (section 4.5). Of one that is complete and shown, only the URL goes."""
         fields = asked(request)
         if fields.dialect.bare and fields.transfers:
             raise bad_request("A cancellation must not tell an offset, a length, or completeness.")
-        if info.complete:
+        if info.complete and info.published:
             await self._service.annotate(info.name, {STATE: None}, incarnation=info.incarnation)
         else:
             await self._service.delete(info.name, incarnation=info.incarnation)
@@ -247,8 +266,8 @@ class Resumable:
 
     # -- content ------------------------------------------------------------------------------------------------------
 
-    async def _taken(self, transfer: _Transfer) -> Response:
-        """Take in the content of a request, and answer as far as the upload then is."""
+    async def _taken(self, transfer: _Transfer) -> StreamInfo:
+        """Take in the content of a request, and return the upload after it: complete, if this was the last."""
         info = transfer.info
         try:
             async with self._service.upload(
@@ -256,8 +275,8 @@ class Resumable:
             ) as upload:
                 digests = await self._received(transfer, upload)
                 if not transfer.fields.completes:
-                    return self._acknowledged(transfer, await upload.flush())
-                done = await self._target.complete(upload, await self._verified(transfer, digests))
+                    return await upload.flush()
+                return await self._target.complete(upload, await self._verified(transfer, digests))
         except _ContentMismatch:
             raise
         except (DigestMismatch, PreconditionFailed):  # nothing can come of it any more
@@ -267,7 +286,6 @@ class Resumable:
             if error.size > error.length and transfer.fields.dialect.ends_on_excess:
                 await self._removed(info)
             raise
-        return await self._final(transfer.request, transfer.fields, done)
 
     async def _received(self, transfer: _Transfer, upload: Upload) -> Mapping[str, bytes]:
         """Write the content, and return those digests of the whole that could be taken of it meanwhile."""
@@ -322,7 +340,7 @@ class Resumable:
 
     async def _bounded(self, transfer: _Transfer) -> AsyncGenerator[Buffer, None]:
         """Yield a request's content; more than a limit allows is refused, and what came before stays."""
-        left = self._limits.max_append_size
+        left = self.limits.max_append_size
         most = _max_size(transfer.info)
         if most is not None:
             left = min(most - transfer.offset, most if left is None else left)
@@ -341,9 +359,8 @@ class Resumable:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _acknowledged(self, transfer: _Transfer, info: StreamInfo) -> Response:
+    def _acknowledged(self, dialect: Dialect, info: StreamInfo) -> Response:
         """Return the answer to content after which there is more to come."""
-        dialect = transfer.fields.dialect
         headers = final_fields(
             dialect, complete=False, offset=info.tail, length=info.length, limits=self._limits_of(info)
         )
@@ -377,17 +394,17 @@ class Resumable:
         if isinstance(error, OffsetMismatch):
             response.headers["upload-offset"] = str(error.tail)
         if response.status_code == 413:
-            response.headers["upload-limit"] = self._limits.format(fields.dialect)
+            response.headers["upload-limit"] = self.limits.format(fields.dialect)
         return response
 
     def option_fields(self, request: Request) -> dict[str, str]:
         """Return the fields by which a client that asks (OPTIONS) learns of resumable uploads (section 4.1.4)."""
-        return {"upload-limit": self._limits.format(dialect_of(request.headers)), "accept-patch": MEDIA_TYPE}
+        return {"upload-limit": self.limits.format(dialect_of(request.headers)), "accept-patch": MEDIA_TYPE}
 
     def _limits_of(self, info: StreamInfo) -> Limits:
         deadline = None if info.complete else info.deadline
         left = None if deadline is None else max(0, int(deadline - self._service.now()))
-        return replace(self._limits, max_size=_max_size(info), max_age=left)
+        return replace(self.limits, max_size=_max_size(info), max_age=left)
 
     async def _tell(self, request: Request, dialect: Dialect, **said: Any) -> None:
         """Send a 104 response, where the client and the server can have it."""
@@ -404,7 +421,7 @@ class Resumable:
             RequestError: ``too-large`` (413), ``too-small`` (400).
         """
         size = content_length(request)
-        most, least = self._limits.max_append_size, self._limits.min_append_size
+        most, least = self.limits.max_append_size, self.limits.min_append_size
         if most is not None and size is not None and size > most:
             raise _too_large(most)
         if least is None or size is None or size >= least or fields.completes or (creates and not size):
@@ -413,7 +430,7 @@ class Resumable:
             "too-small",
             400,
             f"The content has {size} bytes, and all but the last must have {least} at least.",
-            {"upload-limit": self._limits.format(fields.dialect)},
+            {"upload-limit": self.limits.format(fields.dialect)},
             min_append_size=least,
         )
 

@@ -34,15 +34,15 @@ def _command(contender: str, port: int, folder: Path) -> list[str]:
 
 
 @contextmanager
-def running(contender: str, folder: Path) -> Iterator[str]:
-    """Run a contender, and lend its URL."""
+def running(contender: str, folder: Path, file: Path) -> Iterator[str]:
+    """Run a contender, which may serve a file, and lend its URL."""
     folder.mkdir()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     process = subprocess.Popen(
         _command(contender, port, folder),
-        env={**os.environ, "BENCH_FOLDER": str(folder)},
+        env={**os.environ, "BENCH_FOLDER": str(folder), "BENCH_FILE": str(file)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Generator
 
 COUNT = 200_000
+BYTES = b"".join(b"line %d\n" % number for number in range(COUNT // 10))
 
 
 def plain_lines() -> Generator[str, None, None]:

@@ -1,5 +1,6 @@
 """What one finds in tutorials: the contender to beat, as an application for uvicorn."""
 
+import io
 import os
 from collections.abc import AsyncIterable
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, StreamingResponse
 
-from benchmarks.generators import async_lines, plain_lines, rows
+from benchmarks.generators import BYTES, async_lines, plain_lines, rows
 
 FOLDER = Path(os.environ["BENCH_FOLDER"])
+FILE = os.environ["BENCH_FILE"]
 app = FastAPI()
 
 
@@ -41,6 +43,16 @@ async def asynchronous() -> StreamingResponse:
 async def ndjson() -> AsyncIterable[dict[str, object]]:
     async for row in rows():
         yield row
+
+
+@app.get("/file")
+async def file() -> FileResponse:
+    return FileResponse(FILE)
+
+
+@app.get("/file-object")
+async def file_object() -> StreamingResponse:
+    return StreamingResponse(io.BytesIO(BYTES))
 
 
 @app.get("/readyz")

@@ -1,10 +1,15 @@
 """The same as `benchmarks.naive`, with penstock's responses in the handlers."""
 
+import io
+import os
+
 from fastapi import FastAPI
 
-from benchmarks.generators import async_lines, plain_lines, rows
-from penstock.toolkit.responses.streaming import StreamedNDJSON, StreamedText
+from benchmarks.generators import BYTES, async_lines, plain_lines, rows
+from penstock.toolkit.responses.files import StreamedFile
+from penstock.toolkit.responses.streaming import StreamedBytes, StreamedNDJSON, StreamedText
 
+FILE = os.environ["BENCH_FILE"]
 app = FastAPI()
 
 
@@ -21,6 +26,16 @@ async def asynchronous() -> StreamedText:
 @app.get("/ndjson")
 async def ndjson() -> StreamedNDJSON:
     return StreamedNDJSON(rows())
+
+
+@app.get("/file")
+async def file() -> StreamedFile:
+    return StreamedFile(FILE)
+
+
+@app.get("/file-object")
+async def file_object() -> StreamedBytes:
+    return StreamedBytes(io.BytesIO(BYTES))
 
 
 @app.get("/readyz")

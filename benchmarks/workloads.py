@@ -31,6 +31,18 @@ def _curl(*arguments: str) -> float:
     return float(done.stdout) / 1e6
 
 
+def file_response(url: str, file: Path) -> float:
+    """MB/s of a GET by curl of a file that is in memory, from a handler."""
+    del file  # the servers were told of it
+    return _curl(f"{url}/file", "-w", "%{speed_download}")
+
+
+def file_object(url: str, file: Path) -> float:
+    """MB/s of a GET by curl of a `BytesIO` of short lines."""
+    del file
+    return _curl(f"{url}/file-object", "-w", "%{speed_download}")
+
+
 def plain_generator(url: str, file: Path) -> float:
     """Lines/s of a plain generator of short lines."""
     return _items(f"{url}/lines/plain", file)

@@ -150,7 +150,7 @@ class Group:
         """Read some of a stream, and note whether there is more."""
         reader = member.reader
         try:
-            info = reader.info if member.offset < reader.info.tail else await refreshed(reader)
+            info = reader.info if member.offset < reader.info.tail else await refreshed(reader, self.service.settle)
             if member.offset < info.tail:
                 data = await reader.read(member.offset, min(info.tail, member.offset + SLICE))
                 chunk = Chunk(member.offset, data)

@@ -231,7 +231,7 @@ class StreamService:
             StreamGone: the stream was deleted or replaced.
         """
         return await until_grown(
-            reader, self._notifier, offset, timeout, stopping=lambda: self._stopping, settle=self._settle
+            reader, self._notifier, offset, timeout, stopping=lambda: self._stopping, settle=self.settle
         )
 
     async def read(self, name: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[Chunk, None]:
@@ -281,7 +281,7 @@ class StreamService:
             info.tail if start is None else start,
             stopping=lambda: self._stopping,
             idle=idle,
-            settle=self._settle,
+            settle=self.settle,
         )
 
     async def group(self, selection: Selection, begin: Begin, *, most: int = 500) -> Group:
@@ -303,7 +303,7 @@ class StreamService:
             raise
         return group
 
-    async def _settle(self, info: StreamInfo) -> bool:
+    async def settle(self, info: StreamInfo) -> bool:
         """Let a stream whose producer is gone say so; tell whether it did."""
         return await self._settled(info) is not info
 

@@ -118,7 +118,7 @@ class Follower:
         tail, runs, at = self._tail, Runs(self._tail.kind, self.offset), self.offset
         try:
             while not tail.meets(runs.offset):
-                info = reader.info if at < reader.info.tail else await refreshed(reader)
+                info = reader.info if at < reader.info.tail else await refreshed(reader, tail.tails.service.settle)
                 stop = min(info.tail, at + MOST, tail.boundary(runs.offset) or info.tail)
                 if at < stop:
                     data = bytes(await reader.read(at, stop))

@@ -31,7 +31,7 @@ from starlette.types import Receive, Scope, Send
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import Stopping
 from penstock.toolkit.responses.compression import TINY, Compression
-from penstock.toolkit.responses.docs import Shape, documented
+from penstock.toolkit.responses.docs import Responses, Shape, documented
 from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, called
 from penstock.toolkit.responses.endpoints import unwrapped
 from penstock.toolkit.responses.file_objects import FileObject, is_file_object, pieces_of
@@ -127,7 +127,7 @@ class Streamed(Response):
         self._started = False
 
     @classmethod
-    def docs(cls, item: Any = None, *, description: str = "The items, as they come", status: int = 200) -> Any:
+    def docs(cls, item: Any = None, *, description: str = "The items, as they come", status: int = 200) -> Responses:
         """Return what the OpenAPI document should say of this response: for the route's ``responses``.
 
         ::

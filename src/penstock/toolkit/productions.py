@@ -23,7 +23,7 @@ from penstock.core.service import StreamService
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import PenstockError, Stopping, StreamError, StreamExists, StreamFailed
 from penstock.model import StreamInfo, StreamSpec, new_incarnation
-from penstock.toolkit.responses.endings import OnError, StreamEnd, called
+from penstock.toolkit.responses.endings import OnError, StreamEnd, told_by
 from penstock.toolkit.responses.formats import CSV, NDJSON, Format, JSONArray, Raw
 from penstock.toolkit.responses.outlet import Outlet
 from penstock.toolkit.responses.producers import Items, Producing
@@ -145,7 +145,7 @@ class Productions:
 
     async def stop(self) -> None:
         """Give those that run the rest of their grace, then end them. The service must still be running."""
-        if self._running:
+        while self._running:
             await asyncio.gather(*(run.stop() for run in self._running))
 
 
@@ -251,20 +251,21 @@ class _Run:
         facts = {"stream": self._info.name, "items": items, "bytes": size}
         text = "The production of %r failed after %d items (%d bytes)"
         logger.error(text, self._info.name, items, size, exc_info=error, extra=facts)
-        told: object = None
-        if self._on_error is not None:
-            try:
-                told = await called(self._on_error, error)
-            except Exception:
-                logger.exception("The hook on_error failed")
+        told = await told_by(self._on_error, error)
         return f"its producer failed: {type(error).__name__}" if told is None else str(told)
 
     async def _end(self, reason: str | None) -> None:
         """Close the generator, and let the stream say why it is not complete."""
         if reason is not None:
             # First of all: whoever waits for more hears of it even if the generator is slow to close.
-            with suppress(StreamError):
+            try:
                 await self._service.fail(self._info.name, reason, incarnation=self._info.incarnation)
+            except StreamError:  # it has ended already
+                pass
+            except PenstockError as error:
+                logger.warning(
+                    "That %r ended (%s) can be told only when its lease is over: %s", self._info.name, reason, error
+                )
         await self._producing.close()
 
 

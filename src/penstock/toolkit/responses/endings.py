@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+logger = logging.getLogger("penstock")
 
 Reason: TypeAlias = Literal["complete", "failed", "disconnected", "stopping"]
 """How a stream came to its end: with its last item; by an error; its client went; the server stops."""
@@ -34,6 +37,17 @@ class StreamEnd:
 
 End: TypeAlias = bool | Callable[[StreamEnd], Any]
 """Whether a stream ends with a record of its own that says so; or what makes that record."""
+
+
+async def told_by(hook: OnError | None, error: Exception) -> object:
+    """Give an error to the application, and return what it wants to be told of it."""
+    if hook is None:
+        return None
+    try:
+        return await called(hook, error)
+    except Exception:
+        logger.exception("The hook on_error failed")
+        return None
 
 
 async def called(function: Callable[..., Awaitable[Any] | Any], argument: object) -> Any:

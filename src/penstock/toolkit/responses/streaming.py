@@ -32,7 +32,7 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import Stopping
 from penstock.toolkit.responses.compression import TINY, Compression
 from penstock.toolkit.responses.docs import Responses, Shape, documented
-from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, called
+from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, called, told_by
 from penstock.toolkit.responses.endpoints import unwrapped
 from penstock.toolkit.responses.file_objects import FileObject, is_file_object, pieces_of
 from penstock.toolkit.responses.formats import CSV, NDJSON, RETRY, Events, Format, JSONArray, Raw
@@ -220,12 +220,7 @@ class Streamed(Response):
         # The traceback is logged by the server, to which the error goes on.
         text = "%s %s: the streamed response failed after %d items (%d bytes): %r"
         logger.error(text, scope["method"], path, items, size, error, extra=facts)
-        told: object = None
-        if self._on_error is not None:
-            try:
-                told = await called(self._on_error, error)
-            except Exception:
-                logger.exception("The hook on_error failed")
+        told = await told_by(self._on_error, error)
         await send({"type": "http.response.body", "body": self._form.failure(error, told), "more_body": True})
         await break_off(send, error)
 

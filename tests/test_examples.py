@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import runpy
+import sqlite3
 import zipfile
+import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +90,34 @@ async def test_rows_come_out_in_two_formats() -> None:
         assert (await client.get(f"{url}/readings.ndjson")).json() == {"sensor": "roof", "celsius": 21.5}
 
 
-async def test_a_csv_goes_into_a_database() -> None:
+async def test_a_csv_goes_into_a_database_whole_or_without_what_is_wrong_as_one_says() -> None:
+    rows = [f"s{number},{number / 10}" for number in range(10_000)]
+    csv = {"content-type": "text/csv"}
     async with example("csv_import") as (client, url):
-        body = "sensor,celsius\nroof,21.5\ncellar,9\n"
-        csv = {"content-type": "text/csv"}
-        assert (await client.post(f"{url}/readings", content=body, headers=csv)).json() == {"inserted": 2}
-        wrong = await client.post(f"{url}/readings", content="sensor,celsius\nroof,warm\n", headers=csv)
-        assert wrong.status_code == 422
-        assert wrong.headers["content-type"] == "application/problem+json"
+        body = "\n".join(["sensor,celsius", *rows])
+        done = await client.post(f"{url}/readings", content=body, headers=csv)
+        assert done.json() == {"inserted": 10_000, "skipped": 0, "errors": []}
+        rows[8_000] = "s,warm"
+        body = "\n".join(["sensor,celsius", *rows])
+        refused = await client.post(f"{url}/readings", content=body, headers=csv)
+        assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+        assert refused.json()["record"] == 8_001
+        assert body.encode()[refused.json()["offset"] :].startswith(b"s,warm")
+        with closing(sqlite3.connect("imported.db")) as database:
+            assert database.execute("SELECT count(*), max(celsius) FROM readings").fetchone() == (10_000, 999.9)
+            done = await client.post(f"{url}/readings?on_error=skip", content=body, headers=csv)
+            assert (done.json()["inserted"], done.json()["skipped"]) == (9_999, 1)
+            assert done.json()["errors"][0]["record"] == 8_001
+            assert database.execute("SELECT count(*) FROM readings").fetchone() == (19_999,)
+
+
+async def test_an_upload_in_chunks_can_be_watched() -> None:
+    async with example("chunked_upload") as (client, url):
+        data = bytes(range(256)) * 10_000
+        done = await client.put(f"{url}/uploads/a", content=data)
+        assert done.json() == {"size": len(data), "crc32": zlib.crc32(data)}
+        live = (await client.get(f"{url}/live/progress/a?offset=0")).text
+        assert f'data: {{"received":{len(data)},"total":{len(data)},"state":"complete"}}' in live
 
 
 async def test_errors_are_answers_first_and_broken_bodies_later() -> None:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from penstock.toolkit.requests.form_fields import to_folder, to_function, to_stream
     from penstock.toolkit.requests.form_models import Form, form_model
     from penstock.toolkit.requests.forms import Part, StreamForm, UploadedFile, stream_form
+    from penstock.toolkit.requests.items import InvalidItem, Items
+    from penstock.toolkit.requests.progress import Progress, published_progress
     from penstock.toolkit.requests.sinks import SavedFile
     from penstock.toolkit.responses.broadcast import Broadcast, Gap, SlowSubscriber
     from penstock.toolkit.responses.draining import draining
@@ -75,8 +77,10 @@ __all__ = [
     "ForksRemain",
     "Form",
     "Gap",
+    "InvalidItem",
     "InvalidName",
     "InvalidRecord",
+    "Items",
     "LengthMismatch",
     "NewUpload",
     "NotAnUpload",
@@ -90,6 +94,7 @@ __all__ = [
     "ProducerFenced",
     "ProducerOutOfSequence",
     "Production",
+    "Progress",
     "ResumableRouter",
     "SavedFile",
     "SequenceRegression",
@@ -131,6 +136,7 @@ __all__ = [
     "draining",
     "form_model",
     "install_problem_handlers",
+    "published_progress",
     "stream_body",
     "stream_form",
     "to_folder",
@@ -165,6 +171,10 @@ _LAZY = {
     "stream_body": "penstock.toolkit.requests.dependency",
     "install_problem_handlers": "penstock.toolkit.problems",
     "StreamBody": "penstock.toolkit.requests.body",
+    "InvalidItem": "penstock.toolkit.requests.items",
+    "Items": "penstock.toolkit.requests.items",
+    "Progress": "penstock.toolkit.requests.progress",
+    "published_progress": "penstock.toolkit.requests.progress",
     "SavedFile": "penstock.toolkit.requests.sinks",
     "StreamedStream": "penstock.toolkit.responses.stream_downloads",
     "StreamedBytes": "penstock.toolkit.responses.streaming",

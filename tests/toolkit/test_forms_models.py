@@ -275,6 +275,26 @@ async def test_parts_go_to_a_function() -> None:
         assert (await post(port, part("rows", b"a\n"))).json() == {"rows": 1}
 
 
+async def test_a_table_in_a_form_is_read_row_by_row() -> None:
+    class Reading(BaseModel):
+        celsius: float
+
+    async def hottest(part: Part) -> float:
+        return max([reading.celsius async for reading in part.items(Reading)])
+
+    class Upload(BaseModel):
+        table: Annotated[float, to_function(hottest)]
+
+    def table(text: bytes, kind: str = "text/csv") -> bytes:
+        return part("table", text, "t.csv", f"Content-Type: {kind}")
+
+    async with serving_model(Upload) as port:
+        assert (await post(port, table(b"celsius\n1.5\n22\n3\n"))).json() == {"table": 22.0}
+        wrong = await post(port, table(b"celsius\n1.5\nwarm\n"))
+        assert (wrong.status, wrong.json()["record"], wrong.json()["offset"]) == (422, 2, 12)
+        assert (await post(port, table(b"celsius\n", "image/png"))).status == 415
+
+
 async def test_a_name_that_leads_out_of_the_folder_is_the_programs_error(tmp_path: Path) -> None:
     class Upload(BaseModel):
         file: Annotated[UploadedFile, to_folder(tmp_path / "in", name=lambda part: "../" + part.filename)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, overload
+from typing import Final
 
 from starlette.requests import Request
 
@@ -18,22 +18,12 @@ from penstock.toolkit.requests.bodies import batches, content_length, limited
 from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.decoding import MAX_RATIO, codings_in, decoded
 from penstock.toolkit.requests.integrity import check_digests, given_digests, hashed
-from penstock.toolkit.requests.item_formats import (
-    csv_items,
-    items_of,
-    json_array_items,
-    length_prefixed_items,
-    ndjson_items,
-)
-from penstock.toolkit.requests.items import MAX_ITEM, Items, OnError
 from penstock.toolkit.requests.limits import Pace, timely
 from penstock.toolkit.requests.progress import OnProgress, reported
 from penstock.toolkit.requests.sinks import FileSink, SavedFile
 from penstock.toolkit.responses.representations import joined
 
 __all__ = ["BodyLimits", "GiB", "KiB", "MiB", "StreamBody"]
-
-T = TypeVar("T")
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -135,7 +125,7 @@ class StreamBody(Content[SavedFile]):
         """Describe the file that the body became."""
         return SavedFile(sink.path, sink.size, digests)
 
-    def _arriving(self) -> AsyncIterator[Buffer]:
+    def _arriving(self) -> AsyncIterator[bytes]:
         return self.chunks()
 
     def on_progress(self, function: OnProgress, *, every: float = _PROGRESS) -> None:
@@ -231,55 +221,3 @@ class StreamBody(Content[SavedFile]):
                     detail = f"The body is larger than {max_size} bytes, which is the most here."
                     raise RequestError("too-large", 413, detail, max_size=max_size)
         return bytes(found)
-
-    # -- its items ------------------------------------------------------------------------------------------------
-
-    @overload
-    def items(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
-    @overload
-    def items(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
-    def items(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
-        """Return the items of the body, in the format that its ``Content-Type`` tells: see `items_of`.
-
-        Args:
-            item: their type: a model, a dataclass, a TypedDict, whatever pydantic knows, or a msgspec ``Struct``.
-                Without one, they are what the format gives.
-            on_error: what becomes of items that are not valid.
-            max_item: the most bytes of one.
-
-        Raises:
-            RequestError: ``unsupported-media-type`` (415).
-        """
-        return items_of(self.chunks(), self.content_type, item, on_error=on_error, max_item=max_item)
-
-    @overload
-    def ndjson(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
-    @overload
-    def ndjson(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
-    def ndjson(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
-        """Return the items of one JSON text a line, whatever the ``Content-Type``; see `items`."""
-        return ndjson_items(self.chunks(), item, on_error=on_error, max_item=max_item)
-
-    @overload
-    def json_array(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
-    @overload
-    def json_array(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
-    def json_array(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
-        """Return the elements of one JSON array, whatever the ``Content-Type``; see `items`."""
-        return json_array_items(self.chunks(), item, on_error=on_error, max_item=max_item)
-
-    @overload
-    def csv(self, item: type[T], **options: Any) -> Items[T]: ...
-    @overload
-    def csv(self, item: Any = None, **options: Any) -> Items[Any]: ...
-    def csv(self, item: Any = None, **options: Any) -> Items[Any]:
-        """Return the rows of a table, whatever the ``Content-Type``; see `csv_items` for the options."""
-        return csv_items(self.chunks(), item, **options)
-
-    @overload
-    def length_prefixed(self, item: type[T], **options: Any) -> Items[T]: ...
-    @overload
-    def length_prefixed(self, item: None = None, **options: Any) -> Items[bytes]: ...
-    def length_prefixed(self, item: Any = None, **options: Any) -> Items[Any]:
-        """Return records that come after their length; see `length_prefixed_items` for the options."""
-        return length_prefixed_items(self.chunks(), item, **options)

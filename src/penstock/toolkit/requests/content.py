@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from penstock.core.digests import Hasher
 from penstock.core.rules import Condition
@@ -13,9 +13,18 @@ from penstock.core.service import StreamService
 from penstock.model import Buffer, StreamInfo, StreamSpec
 from penstock.toolkit.requests.bodies import left_closed, pump
 from penstock.toolkit.requests.integrity import hashed
+from penstock.toolkit.requests.item_formats import (
+    csv_items,
+    items_of,
+    json_array_items,
+    length_prefixed_items,
+    ndjson_items,
+)
+from penstock.toolkit.requests.items import MAX_ITEM, Items, OnError
 from penstock.toolkit.requests.sinks import FileSink, SavedFile
 
 F = TypeVar("F", bound=SavedFile)
+T = TypeVar("T")
 
 
 class Content(ABC, Generic[F]):
@@ -27,7 +36,7 @@ class Content(ABC, Generic[F]):
         """What there is to say of the content as a stream, by what the client said of it."""
 
     @abstractmethod
-    def _arriving(self) -> AsyncIterator[Buffer]:
+    def _arriving(self) -> AsyncIterator[bytes]:
         """Begin to read, and return what arrives."""
 
     @abstractmethod
@@ -111,3 +120,55 @@ class Content(ABC, Generic[F]):
             hasher: takes digests of the same bytes, at the same time.
         """
         return await pump(self._arriving(), write, hasher)
+
+    # -- its items ------------------------------------------------------------------------------------------------
+
+    @overload
+    def items(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def items(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def items(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the items of the content, in the format that its ``Content-Type`` tells: see `items_of`.
+
+        Args:
+            item: their type: a model, a dataclass, a TypedDict, whatever pydantic knows, or a msgspec ``Struct``.
+                Without one, they are what the format gives.
+            on_error: what becomes of items that are not valid.
+            max_item: the most bytes of one.
+
+        Raises:
+            RequestError: ``unsupported-media-type`` (415).
+        """
+        return items_of(self._arriving(), self.spec.content_type, item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def ndjson(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def ndjson(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def ndjson(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the items of one JSON text a line, whatever the ``Content-Type``; see `items`."""
+        return ndjson_items(self._arriving(), item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def json_array(self, item: type[T], *, on_error: OnError = ..., max_item: int = ...) -> Items[T]: ...
+    @overload
+    def json_array(self, item: Any = None, *, on_error: OnError = ..., max_item: int = ...) -> Items[Any]: ...
+    def json_array(self, item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM) -> Items[Any]:
+        """Return the elements of one JSON array, whatever the ``Content-Type``; see `items`."""
+        return json_array_items(self._arriving(), item, on_error=on_error, max_item=max_item)
+
+    @overload
+    def csv(self, item: type[T], **options: Any) -> Items[T]: ...
+    @overload
+    def csv(self, item: Any = None, **options: Any) -> Items[Any]: ...
+    def csv(self, item: Any = None, **options: Any) -> Items[Any]:
+        """Return the rows of a table, whatever the ``Content-Type``; see `csv_items` for the options."""
+        return csv_items(self._arriving(), item, **options)
+
+    @overload
+    def length_prefixed(self, item: type[T], **options: Any) -> Items[T]: ...
+    @overload
+    def length_prefixed(self, item: None = None, **options: Any) -> Items[bytes]: ...
+    def length_prefixed(self, item: Any = None, **options: Any) -> Items[Any]:
+        """Return records that come after their length; see `length_prefixed_items` for the options."""
+        return length_prefixed_items(self._arriving(), item, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from email.message import Message
 from typing import Any, Final, Literal
 
@@ -24,14 +24,14 @@ ITEM_TYPES: Final = ("application/x-ndjson", "application/json", "text/csv")
 
 
 def ndjson_items(
-    chunks: AsyncGenerator[bytes, None], item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM
+    chunks: AsyncIterator[bytes], item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM
 ) -> Items[Any]:
     """Return the items of one JSON text a line."""
     return Items(chunks, Lines(max_item), json_parser(item), on_error=on_error, max_item=max_item)
 
 
 def json_array_items(
-    chunks: AsyncGenerator[bytes, None], item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM
+    chunks: AsyncIterator[bytes], item: Any = None, *, on_error: OnError = "stop", max_item: int = MAX_ITEM
 ) -> Items[Any]:
     """Return the elements of one JSON array. An element that is no JSON ends the reading, whatever the policy."""
     splitter, parser = ArraySplitter(max_item), json_parser(item)
@@ -39,7 +39,7 @@ def json_array_items(
 
 
 def csv_items(
-    chunks: AsyncGenerator[bytes, None],
+    chunks: AsyncIterator[bytes],
     item: Any = None,
     *,
     header: bool = True,
@@ -55,7 +55,7 @@ def csv_items(
 
 
 def length_prefixed_items(
-    chunks: AsyncGenerator[bytes, None],
+    chunks: AsyncIterator[bytes],
     item: Any = None,
     *,
     prefix: Literal[1, 2, 4, 8, "varint"] = 4,
@@ -70,7 +70,7 @@ def length_prefixed_items(
 
 
 def items_of(
-    chunks: AsyncGenerator[bytes, None],
+    chunks: AsyncIterator[bytes],
     content_type: str,
     item: Any = None,
     *,

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from penstock.toolkit.problems import RequestError
+from penstock.toolkit.requests.bodies import left_closed
 from penstock.toolkit.requests.parsers import Parser
 from penstock.toolkit.requests.splitting import Found, SplitError, Splitter
 
@@ -79,7 +80,7 @@ class Items(Generic[T]):
 
     def __init__(
         self,
-        chunks: AsyncGenerator[bytes, None],
+        chunks: AsyncIterator[bytes],
         splitter: Splitter,
         parser: Parser[T],
         *,
@@ -131,8 +132,8 @@ class Items(Generic[T]):
             yield gathered
 
     async def _parsed(self) -> AsyncGenerator[list[T], None]:
-        async with aclosing(self._chunks):
-            async for chunk in self._chunks:
+        async with left_closed(self._chunks) as chunks:
+            async for chunk in chunks:
                 # In slices, so that no step keeps the event loop for more than a few milliseconds.
                 for start in range(0, len(chunk), _SLICE):
                     async for items in self._step(self._splitter.feed, chunk[start : start + _SLICE]):

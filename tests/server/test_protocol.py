@@ -179,3 +179,10 @@ async def test_a_client_that_reads_nothing_holds_its_own_request_back_only() -> 
                     answer = await quick.request("GET", "/quick")
                     assert answer.body == b"here"
         assert sent < 10_000
+
+
+@pytest.mark.parametrize("field", ["via", "x-forwarded-for", "forwarded"])
+def test_what_a_proxy_has_passed_on_gets_no_interim_response(field: str) -> None:
+    scope = {"extensions": {EXTENSION: {"send": None}}, "headers": [(b"host", b"x")]}
+    assert interim_of(scope) is not None
+    assert interim_of({**scope, "headers": [(b"host", b"x"), (field.encode(), b"1.1 x")]}) is None

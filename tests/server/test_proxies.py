@@ -206,6 +206,22 @@ async def test_an_upload_that_resumes_does_so_through_it(proxy: Proxy, name: str
     assert spooled(proxy) == []
 
 
+@pytest.mark.parametrize("size", [100, 3_000_000])
+async def test_uploads_by_the_ietfs_protocol_pass(proxy: Proxy, name: str, size: int) -> None:
+    body = random.Random(5).randbytes(size)
+    path = f"/store/files/{name}"
+    fields = {"upload-draft-interop-version": "8", "upload-complete": "?1", "content-length": str(size)}
+    async with Connection(proxy.port) as connection:
+        await connection.begin("PUT", path, fields)
+        await connection.write(body)
+        assert await connection.head() == 201
+    assert (await request(proxy.port, "GET", path)).body == body
+    async with Connection(proxy.port) as connection:
+        await connection.begin("POST", path, {**fields, "upload-complete": "?0", "content-length": "0"})
+        assert await connection.head() in {200, 201}
+        assert connection.headers["location"].startswith(f"{path}?upload=")
+
+
 async def test_a_limit_of_the_proxy_is_found_out_and_kept_to(server: Server, name: str, tmp_path: Path) -> None:
     tool("nginx")
     data = random.Random(4).randbytes(5_000_000)

@@ -27,6 +27,9 @@ __all__ = ["EXTENSION", "Interim", "interim_of"]
 EXTENSION: Final = "penstock.response.informational"
 """The extension's name, which is the messages' type too."""
 
+_PASSED_ON: Final = frozenset({b"forwarded", b"via", b"x-forwarded-for"})
+"""Fields of which proxies add one at least."""
+
 _Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -52,6 +55,12 @@ class Interim:
 
 
 def interim_of(scope: Scope) -> Interim | None:
-    """Return how to send interim responses to a request, or None where the server or the client cannot have them."""
+    """Return how to send interim responses to a request, or None where the server or the client cannot have them.
+
+    Nor does a request have them that a proxy has passed on, and says so: some break over them. nginx 1.22 takes a 104
+    for the answer, and waits for more of it (where RFC 9110 section 15.2 would have it passed on, as Caddy 2.6 does).
+    """
     extension = (scope.get("extensions") or {}).get(EXTENSION)
-    return None if extension is None else Interim(extension["send"])
+    if extension is None or any(name in _PASSED_ON for name, _ in scope.get("headers", ())):
+        return None
+    return Interim(extension["send"])

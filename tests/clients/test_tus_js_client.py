@@ -95,3 +95,52 @@ async def test_nothing_at_all(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "empty"
     file.touch()
     assert (await uploaded(server, file))["requests"] == ["POST 201"]
+
+
+DRAFTS = ("ietf-draft-03", "ietf-draft-05")
+DRAFT_WAYS: dict[str, dict[str, Any]] = {
+    "in one request": {"pauseAt": 1},
+    "in chunks": {"chunkSize": 1_000_000, "pauseAt": 2_500_000},
+    "from memory": {"source": "buffer", "chunkSize": 1_000_000, "pauseAt": 2_500_000},
+    "with the creation": {"uploadDataDuringCreation": True, "chunkSize": 2_000_000, "pauseAt": 2_500_000},
+    "from a stream": {"source": "stream", "uploadSize": SIZE, "chunkSize": 1_000_000, "pauseAt": 2_500_000},
+    "of a length that comes last": {
+        "source": "stream", "uploadLengthDeferred": True, "chunkSize": 1_000_000, "pauseAt": 2_500_000,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("way", DRAFT_WAYS)
+async def test_upload_pause_and_resume_by_the_drafts(server: Server, file: Path, draft: str, way: str) -> None:
+    metadata = {"filename": file.name, "filetype": "video/mp4"}
+    code, result = await run(server, file, protocol=draft, metadata=metadata, **DRAFT_WAYS[way])
+    assert code == 0
+    assert result["paused"]
+    assert any(answered.startswith("HEAD 204") for answered in result["requests"])
+    upload = result["url"].removeprefix(server.url)
+    assert (await request(server.port, "HEAD", upload)).headers["upload-complete"] == "?1"
+    stored = await request(server.port, "GET", upload.partition("?")[0])
+    assert (stored.status, stored.headers["stream-state"]) == (200, "closed")
+    assert stored.headers["content-type"] == "video/mp4"
+    assert stored.body == await asyncio.to_thread(file.read_bytes)
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+async def test_abort_by_the_drafts(server: Server, file: Path, draft: str) -> None:
+    code, result = await run(server, file, protocol=draft, **DRAFT_WAYS["in chunks"], terminate=True)
+    assert code == 0
+    assert result["requests"].count("DELETE 204") == 1
+    upload = result["url"].removeprefix(server.url)
+    assert (await request(server.port, "HEAD", upload)).status == 404
+    assert (await request(server.port, "GET", upload.partition("?")[0])).status == 404
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+async def test_nothing_at_all_by_the_drafts(server: Server, tmp_path: Path, draft: str) -> None:
+    file = tmp_path / "empty"
+    file.touch()
+    code, result = await run(server, file, protocol=draft)
+    assert (code, result["requests"]) == (0, ["POST 201"])
+    stored = await request(server.port, "GET", result["url"].removeprefix(server.url).partition("?")[0])
+    assert (stored.status, stored.headers["stream-state"], stored.body) == (200, "closed", b"")

@@ -63,6 +63,9 @@ class Dialect:
         relocated: the answer to a request that created and completed an upload tells the upload's URL as its Location.
         final: a completed upload refuses every append (400 ``completed-upload``); otherwise an append that has nothing
             to add is given the final answer again.
+        ends_at_length: an upload is complete when it has its length, whatever its client says. A server may say so
+            (section 4.1.2), and must to serve the most widespread client of the early drafts: tus-js-client 4 does not
+            say that the last bytes of a file are the last, if others went before them, nor that an empty file is all.
         ends_on_excess: content that goes past the length ends the upload; otherwise what fits may stay.
         lifetime: the name of the limit that tells how long the upload is kept.
     """
@@ -75,6 +78,7 @@ class Dialect:
     bare: bool = False
     relocated: bool = False
     final: bool = False
+    ends_at_length: bool = False
     ends_on_excess: bool = True
     lifetime: str = "max-age"
 
@@ -86,7 +90,15 @@ class Dialect:
 
 NEWEST: Final = Dialect()
 
-_EARLY: Final = Dialect(unsaid=False, typed=False, appended=201, bare=True, relocated=True, ends_on_excess=False)
+_EARLY: Final = Dialect(
+    unsaid=False,
+    typed=False,
+    appended=201,
+    bare=True,
+    relocated=True,
+    ends_at_length=True,
+    ends_on_excess=False,
+)
 
 _DIALECTS: Final[Mapping[int, Dialect]] = {
     dialect.version: dialect
@@ -97,8 +109,9 @@ _DIALECTS: Final[Mapping[int, Dialect]] = {
         replace(_EARLY, version=4),
         # draft 03: progress in 104 responses.
         replace(_EARLY, version=5),
-        # drafts 04 and 05: the media type, Upload-Length, Upload-Limit, problem types.
-        replace(_EARLY, version=6, typed=True, final=True, lifetime="expires"),
+        # drafts 04 and 05: the media type, Upload-Length, Upload-Limit, problem types. They refuse appends to complete
+        # uploads, too; but here the server itself may have completed one whose client is about to say so.
+        replace(_EARLY, version=6, typed=True, lifetime="expires"),
         # drafts 06 to 08: the answer is that of the resource that was asked first.
         Dialect(version=7, final=True, ends_on_excess=False),
         # drafts 09 to 11.

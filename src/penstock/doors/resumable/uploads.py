@@ -199,8 +199,6 @@ class Resumable:
         """
         location = self._target.location(request, info)
         await self._tell(request, fields.dialect, location=location, limits=self._limits_of(info))
-        if _completes_at_once(fields, info):
-            fields = replace(fields, complete=True)
         info = await self._taken(_Transfer(request, fields, info, 0, info.length))
         if info.complete:
             return info, None
@@ -274,7 +272,7 @@ class Resumable:
                 info.name, incarnation=info.incarnation, offset=transfer.offset, length=transfer.length
             ) as upload:
                 digests = await self._received(transfer, upload)
-                if not transfer.fields.completes:
+                if not (transfer.fields.completes or _ends_at_length(transfer.fields, upload.info)):
                     return await upload.flush()
                 return await self._target.complete(upload, await self._verified(transfer, digests))
         except _ContentMismatch:
@@ -450,17 +448,12 @@ class _Progress:
             self._next = time.monotonic() + _PROGRESS
 
 
+def _ends_at_length(fields: UploadRequest, info: StreamInfo) -> bool:
+    return fields.dialect.ends_at_length and info.tail == info.length
+
+
 def _listens(request: Request, dialect: Dialect) -> bool:
     return dialect.answers_early and interim_of(request.scope) is not None
-
-
-def _completes_at_once(fields: UploadRequest, info: StreamInfo) -> bool:
-    """Tell whether an upload is complete as soon as it is created: a server may say so (section 4.1.2).
-
-    A widespread client of the early drafts (tus-js-client 4) creates an upload of no bytes, takes it for complete, and
-    never says so.
-    """
-    return fields.dialect.relocated and info.length == 0
 
 
 def _check_type(request: Request, dialect: Dialect) -> None:

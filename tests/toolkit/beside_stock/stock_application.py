@@ -12,7 +12,8 @@ from fastapi.sse import EventSourceResponse
 from penstock import StreamedEvents, StreamedText, draining
 
 notes = Path(os.environ["NOTES"])
-app = FastAPI(lifespan=draining if os.environ["DRAINING"] == "yes" else None)
+deadline = os.environ.get("DEADLINE")
+app = FastAPI(lifespan=draining.within(float(deadline)) if deadline else None)
 
 
 def note(text: str) -> None:

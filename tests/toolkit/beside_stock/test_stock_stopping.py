@@ -16,8 +16,8 @@ APPLICATION = Path(__file__).parent / "stock_application.py"
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 async def test_stock_never_stops(server: str, tmp_path: Path) -> None:
-    environment = {"NOTES": str(tmp_path / "notes"), "DRAINING": "no"}
-    async with running(server, APPLICATION, **environment) as (port, process), Connection(port) as connection:
+    notes = str(tmp_path / "notes")
+    async with running(server, APPLICATION, NOTES=notes) as (port, process), Connection(port) as connection:
         await connection.begin("GET", "/stock/events")
         await connection.head()
         await anext(connection.body())
@@ -29,7 +29,7 @@ async def test_stock_never_stops(server: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 async def test_ours_gets_a_proper_end_and_lets_the_server_go(server: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    async with running(server, APPLICATION, NOTES=str(notes), DRAINING="yes") as (port, process):
+    async with running(server, APPLICATION, NOTES=str(notes), DEADLINE="30") as (port, process):
         async with Connection(port) as connection:
             await connection.begin("GET", "/ours/events")
             await connection.head()
@@ -41,3 +41,18 @@ async def test_ours_gets_a_proper_end_and_lets_the_server_go(server: str, tmp_pa
             )  # with its last chunk: else this raises
         await asyncio.to_thread(process.wait, 20)
     assert notes.read_text().split() == ["closed", "stopping"]
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+async def test_what_has_no_end_for_too_long_is_broken_off(server: str, tmp_path: Path) -> None:
+    async with running(server, APPLICATION, NOTES=str(tmp_path / "notes"), DEADLINE="0.3") as (port, process):
+        async with Connection(port) as connection:
+            await connection.begin("GET", "/ours/text")
+            await connection.head()
+            body = connection.body()
+            await anext(body)
+            process.terminate()
+            with pytest.raises(ConnectionError):
+                async for _ in body:
+                    pass
+        await asyncio.to_thread(process.wait, 20)

@@ -15,7 +15,7 @@ APPLICATION = Path(__file__).parent / "stock_application.py"
 
 @pytest.mark.parametrize(("whose", "freezes"), [("stock", True), ("ours", False)])
 async def test_others_are_served_after_its_client_vanished(whose: str, freezes: bool, tmp_path: Path) -> None:
-    async with running("uvicorn", APPLICATION, NOTES=str(tmp_path / "notes"), DRAINING="no") as (port, _):
+    async with running("uvicorn", APPLICATION, NOTES=str(tmp_path / "notes")) as (port, _):
         async with Connection(port) as connection:
             await connection.begin("GET", f"/{whose}/text")
             await connection.head()

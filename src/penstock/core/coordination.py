@@ -182,4 +182,5 @@ def _source(view: View, known: StreamInfo, now: float) -> StreamInfo:
         raise StreamNotFound(known.name)
     if source.deleted:
         raise ForksRemain(known.name)
+    rules.check_open_to_all(source)  # which goes with its writer, and could take the fork's beginning along
     return source

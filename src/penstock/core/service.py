@@ -830,6 +830,14 @@ class StreamService:
 
         return _there(await self.commit(name, decide, incarnation=incarnation))
 
+    async def make_durable(self, info: StreamInfo) -> None:
+        """Bring to the disk what a stream has, also what was appended without waiting for that."""
+
+        def unchanged(view: View) -> Change:
+            return Change(view.target, duplicate=view.target is None)
+
+        await self.commit(info.name, unchanged, incarnation=info.incarnation)
+
     async def delete(self, name: str, *, incarnation: str | None = None, condition: Condition | None = None) -> None:
         """Remove a stream. Readers of a closed one finish it; followers of an open one are told that it is gone.
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from penstock.errors import PenstockError
-from penstock.protocols.durable import offset, position
+from penstock.protocols.durable import MalformedError, offset, position
 
 __all__ = [
     "ANY_TYPE",
@@ -189,12 +189,18 @@ def read_acknowledgement(body: bytes) -> Acknowledgement:
         raise _invalid("acks must be a list of objects.")
     read: dict[str, int] = {}
     for ack in acks:
-        at = ack.get("offset")
-        place = position(at) if isinstance(at, str) and at != "-1" else None
-        if place is None:
-            raise SubscriptionRequestError("INVALID_OFFSET", "offset must be one that the server gave.", 409)
-        read[_path(ack.get("stream", ack.get("path")), "stream")] = place
+        read[_path(ack.get("stream", ack.get("path")), "stream")] = _place(ack.get("offset"))
     return Acknowledgement(wake, generation, read, value.get("done") is True)
+
+
+def _place(at: object) -> int:
+    try:
+        place = position(at) if isinstance(at, str) and at != "-1" else None
+    except MalformedError:
+        place = None
+    if place is None:
+        raise SubscriptionRequestError("INVALID_OFFSET", "offset must be one that the server gave.", 409)
+    return place
 
 
 def cursor_of(at: int) -> str:

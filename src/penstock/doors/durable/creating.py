@@ -198,6 +198,8 @@ async def _fork(service: StreamService, wanted: Asked) -> Fork:
             offset = anchor + wanted.sub_offset
         if offset > source.tail:
             raise ForkOutOfRange(source.name, offset, source.tail)
+    if not source.closed:  # a fork must not begin with what a crash of the machine can still take away
+        await service.make_durable(source)
     follows = wanted.offset is None and not wanted.sub_offset
     return Fork(source=source, offset=None if follows else offset, asked=wanted.to_json())
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.errors import Stopping, StreamFailed, StreamGone
+from penstock.errors import Stopping, StreamGone
 from penstock.model import Buffer, Chunk, StreamInfo
 from penstock.protocols import durable, sse
 
@@ -21,7 +21,7 @@ async def events(
     """Yield a stream from offset ``start`` on as events, each one of data with its control event in one buffer.
 
     It ends when the stream is closed, and all has been told; and after about ``lifetime`` seconds, when the reader has
-    to come back. Of a stream that breaks or is deleted nothing more is told: who comes back learns of it.
+    to come back. When the stream is deleted it just ends: who comes back learns of it.
 
     Args:
         service: the streams.
@@ -30,6 +30,9 @@ async def events(
         cursor: the reader's last cursor, or None.
         lifetime: seconds.
         heartbeat: seconds of silence after which a control event says that there is still nothing new.
+
+    Raises:
+        StreamFailed: the stream broke: the events are broken off, and who comes back is told so.
     """
     framing = _framing(reader.info, start)
     clock = asyncio.get_running_loop()
@@ -40,7 +43,10 @@ async def events(
         nonlocal told
         told = max(told, durable.cursor(service.now()), key=int)
         caught_up = at == info.tail
-        return durable.control_event(at, told, up_to_date=caught_up, closed=caught_up and info.closed)
+        whole = info.failure is None
+        return durable.control_event(
+            at, told, up_to_date=caught_up and whole, closed=caught_up and info.closed and whole
+        )
 
     info = reader.info
     if start == info.tail:
@@ -58,14 +64,14 @@ async def events(
                     payload = framing.event(chunk, last=info.closed and chunk.end == info.tail)
                     if payload:
                         yield payload + control(framing.offset, info)
-                    if info.closed and framing.offset == info.tail:
+                    if info.complete and framing.offset == info.tail:
                         return
                 if clock.time() >= until:
                     return
         yield control(reader.info.tail, reader.info)
     except Stopping:
         yield sse.comment("the server is stopping: come back in a moment")
-    except (StreamFailed, StreamGone):
+    except StreamGone:
         return
 
 

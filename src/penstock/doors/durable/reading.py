@@ -15,11 +15,12 @@ from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.durable.answers import answer, common
 from penstock.doors.durable.events import events
-from penstock.errors import OffsetOutOfRange
+from penstock.errors import OffsetOutOfRange, StreamFailed
 from penstock.model import Buffer, StreamInfo
 from penstock.protocols import durable, sse
 from penstock.protocols.conditional import ETagList
 from penstock.toolkit.problems import bad_request
+from penstock.toolkit.responses.stream_fields import state_fields
 from penstock.toolkit.responses.streamed_body import StreamedBody
 
 CHUNK: Final = 8 * 1024 * 1024
@@ -29,6 +30,7 @@ _HELD: Final = 1024 * 1024
 """Answers of up to so many bytes are put together in memory; longer ones are sent as they are read."""
 
 _BLOCK: Final = 64 * 1024
+_BROKEN: Final = frozenset({"stream-state", "stream-failure"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,14 @@ async def _chunk(
     info = reader.info
     if start is None:
         if not live:
+            _check_whole(info, info.tail)
             return _nothing(info)
         start = info.tail
     check_offset(reader, start)
     if live and start == info.tail and not info.closed:
         info = await service.wait(reader, start, manner.long_poll)
         await service.renew(info)
+    _check_whole(info, start)
     fields = {"content-type": durable.media_type(info)}
     if live:
         fields["stream-cursor"] = durable.cursor(service.now(), cursor)
@@ -114,7 +118,7 @@ async def _chunk(
             return _timed_out(info, fields)
     end = await _end(reader, start)
     etag = durable.etag(info, start, end)
-    up_to_date = end == info.tail
+    up_to_date = end == info.tail and info.failure is None
     fields |= {
         "stream-next-offset": durable.offset(end),
         "etag": etag,
@@ -127,6 +131,16 @@ async def _chunk(
     if _is_known(request.headers.get("if-none-match"), etag):
         return answer(304, fields)
     return await _body(reader, start, end, fields)
+
+
+def _check_whole(info: StreamInfo, start: int) -> None:
+    """Tell who has all there is of a stream that broke that it did: the protocol has no other word for such an end.
+
+    Raises:
+        StreamFailed: it did.
+    """
+    if info.failure is not None and start == info.tail:
+        raise StreamFailed(info.name, info.tail, info.failure)
 
 
 def _nothing(info: StreamInfo) -> Response:
@@ -232,6 +246,7 @@ async def _events(
     info = await refreshed(reader) if start is None else reader.info
     begin = info.tail if start is None else start
     check_offset(reader, begin)
+    _check_whole(info, begin)
     fields = {
         "content-type": sse.MEDIA_TYPE,
         "cache-control": "no-cache, no-store, no-transform",
@@ -262,6 +277,8 @@ def described(info: StreamInfo) -> Response:
         fields["stream-ttl"] = str(int(info.ttl))
     if info.expires_at is not None:
         fields["stream-expires-at"] = durable.timestamp(info.expires_at)
-    if info.closed:
+    if info.complete:
         fields["stream-closed"] = "true"
+    if info.failure is not None:  # fields that the other doors have for what the protocol does not know
+        fields |= {name: value for name, value in state_fields(info).items() if name in _BROKEN}
     return answer(200, fields)

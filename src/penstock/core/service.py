@@ -863,8 +863,12 @@ class StreamService:
             return decide(view)
 
         change = await self.commit(name, observed, incarnation=incarnation, durable=durable)
-        if change.info is None and origins[-1] is not None:
-            await self._reap(origins[-1])
+        origin = origins[-1]
+        if change.info is None and origin is not None:
+            try:
+                await self._reap(origin)
+            except PenstockError as error:  # what was asked for is done
+                logger.warning("A deleted stream without forks could not be removed yet: %s", error)
         return change
 
     async def _reap(self, origin: Origin) -> None:

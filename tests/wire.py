@@ -101,8 +101,9 @@ class Connection:
             raise Broken("the last chunk is missing") from None
 
     async def answer(self) -> Answer:
-        """Read the whole answer."""
-        await self.head()
+        """Read the whole answer, past those that only tell how things are going (1xx)."""
+        while await self.head() < 200:
+            pass
         return Answer(self.status, self.headers, b"".join([data async for data in self.body()]))
 
     async def request(

@@ -494,12 +494,12 @@ def rubbish(data: Path) -> list[str]:
     """Say what is in a data folder that should not be, once a crash was recovered from and all is quiet."""
     files = {path.name: path.stat().st_size for path in (data / "blobs").glob("*/*")}
     with contextlib.closing(sqlite3.connect(f"file:{data}/catalog.sqlite3?mode=ro", uri=True)) as catalog:
-        streams = catalog.execute("SELECT incarnation, filed, published, owner FROM streams").fetchall()
+        streams = catalog.execute("SELECT incarnation, filed, published, instance FROM streams").fetchall()
         (check,) = catalog.execute("PRAGMA quick_check").fetchone()
     found = [] if check == "ok" else [f"SQLite finds: {check}"]
     filed = {incarnation: size for incarnation, size, _, _ in streams}
-    for incarnation, _, published, owner in streams:
-        if owner is not None or not published:
+    for incarnation, _, published, instance in streams:
+        if instance is not None or not published:
             found.append(f"{incarnation} is provisional")
     for incarnation, size in files.items():
         if incarnation not in filed:

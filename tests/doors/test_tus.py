@@ -731,3 +731,17 @@ async def test_quotas(where: Any) -> None:
         one = await location(port, 5, x_who="you", upload_concat="partial")
         assert (await patch(port, one, 0, b"abcde", {"x-who": "you"})).status == 204
         assert (await final(port, one, x_who="you")).status == 201
+
+
+async def test_all_bytes_are_there_but_the_server_went_down_before_the_end(where: Any) -> None:
+    async with penstock(where) as (port, streams):
+        whole, piece = await location(port, 3), await location(port, 3, upload_concat="partial")
+        for url in (whole, piece):
+            name = url.removeprefix("/files/")
+            incarnation = name if url == piece else None
+            async with streams.upload(name, incarnation=incarnation, offset=0) as upload:
+                await upload.write([b"abc"])
+            asked = await head(port, url)  # as clients do, who take this for the end
+            assert (asked.headers["upload-offset"], asked.headers["upload-length"]) == ("3", "3")
+            assert (await streams.info(name, incarnation=incarnation)).closed
+        assert (await streams.list()).streams[0].complete

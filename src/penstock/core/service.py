@@ -25,6 +25,7 @@ from penstock.errors import (
     PenstockError,
     Stopping,
     StorageFailed,
+    StreamClosed,
     StreamFailed,
     StreamGone,
     StreamNotFound,
@@ -620,7 +621,10 @@ class StreamService:
         info = await self.info(name, incarnation=incarnation)
         if info.complete:
             return info
-        return await self._taken_over(info, None, None, None)
+        try:
+            return await self._taken_over(info, None, None, None)
+        except StreamClosed:  # it was completed just now
+            return await self.info(name, incarnation=info.incarnation)
 
     @asynccontextmanager
     async def upload(

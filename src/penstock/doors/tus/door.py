@@ -182,13 +182,22 @@ class TusDoor:
         if is_final(info):
             info = await joined(self._service, info)
         else:
-            info = await self._service.resume(info.name, incarnation=info.incarnation)
+            info = await self._resumed(info)
         fields = {**progress_fields(info), **description_fields(info)}
         if is_final(info) and not info.closed:
             del fields["upload-offset"]
         answer = None if not info.closed or is_part(info) else await self._finishing.answer(info, request)
         response = Response(status_code=200, headers=fields)
         return response if answer is None else _with_fields_of(answer, response)
+
+    async def _resumed(self, info: StreamInfo) -> StreamInfo:
+        """Return an upload to go on from; complete, where it has all of its bytes, which is how clients know of it."""
+        info = await self._service.resume(info.name, incarnation=info.incarnation)
+        if info.closed or info.tail != info.length:
+            return info
+        # The server went down between the last bytes and the end.
+        async with self._service.upload(info.name, incarnation=info.incarnation, offset=info.tail) as upload:
+            return await _ended(upload)
 
     async def _patch(self, request: Request, name: str) -> Response:
         check_type(request)

@@ -124,12 +124,14 @@ class OffsetMismatch(StreamError):
 
 
 class OffsetOutOfRange(StreamError):
-    """A read from an ``offset`` past the ``tail``, or from within a record."""
+    """A read from an ``offset`` past the ``tail``, before the ``start`` of what is kept, or from within a record."""
 
-    def __init__(self, name: str, offset: int, tail: int, why: str = "is past its tail") -> None:
+    def __init__(self, name: str, offset: int, tail: int, why: str = "is past its tail", *, start: int = 0) -> None:
         self.offset = offset
         self.tail = tail
-        super().__init__(name, f"Offset {offset} of the stream {name!r} {why}; its tail is {tail}.")
+        self.start = start
+        kept = f"; what is kept starts at {start}" if start else ""
+        super().__init__(name, f"Offset {offset} of the stream {name!r} {why}; its tail is {tail}{kept}.")
 
 
 class LengthMismatch(StreamError):

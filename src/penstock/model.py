@@ -70,6 +70,35 @@ _ids = random.Random(secrets.randbits(256))  # noqa: S311 - see above
 os.register_at_fork(after_in_child=lambda: _ids.seed(secrets.randbits(256)))
 
 
+RETAINED = "retention"
+"""The attribute of a stream of which not all is kept."""
+
+COMPACTED = "compact"
+"""The attribute of a stream of which the last value of each key is kept: the member that is the key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much of a stream is kept. What is more is dropped from its beginning, a moment later; offsets stay the same.
+
+    Attributes:
+        age: seconds for which at least it is kept, or None.
+        bytes: how many of the last bytes at most, or None.
+        records: how many of the last lines at most, or None.
+        lines: whether the beginning is always that of a line.
+    """
+
+    age: float | None = None
+    bytes: int | None = None
+    records: int | None = None
+    lines: bool = True
+
+    def members(self) -> dict[str, float | int | bool]:
+        """Return what is set, by name, as JSON keeps it."""
+        set_ = {"age": self.age, "bytes": self.bytes, "records": self.records}
+        return {**{name: value for name, value in set_.items() if value is not None}, "lines": self.lines}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
     """What the creator of a stream says about it.
@@ -84,6 +113,10 @@ class StreamSpec:
         owner: whose stream it is, in the application's own terms, or None. What somebody owns can be counted.
         key: what the owner finds the stream by beside its name, or None.
         attributes: what a protocol keeps with the stream: small JSON values by names of the protocol's own.
+        retention: how much of it is kept; None for all.
+        compact_by: of a stream of JSON records: the member of them that is a key. Only the last record of each key is
+            sure to be kept; it may be appended once more, when those before it are dropped.
+        timed: whether it can be read from a time on (`StreamService.offset_at`).
     """
 
     content_type: str = OCTETS
@@ -94,6 +127,9 @@ class StreamSpec:
     owner: str | None = None
     key: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    retention: Retention | None = None
+    compact_by: str | None = None
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +176,7 @@ class StreamInfo:
             beginning was dropped.
         origin: the stream that has the bytes before ``start``, of a fork; else None.
         deleted: whether the stream was deleted, and is kept for forks that read its bytes. Nobody else does.
+        trim_at: when something of it becomes too old to be kept (Unix seconds), or None.
         renewed_at: reads up to this time (Unix seconds) are reckoned with in `deadline`: see ``ttl``.
     """
 
@@ -168,6 +205,18 @@ class StreamInfo:
     origin: Origin | None = None
     deleted: bool = False
     renewed_at: float = 0.0
+    trim_at: float | None = None
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether its beginning is dropped from time to time."""
+        return RETAINED in self.attributes or COMPACTED in self.attributes
+
+    @property
+    def retention(self) -> Retention | None:
+        """How much of it is kept, or None for all."""
+        members = self.attributes.get(RETAINED)
+        return None if members is None else Retention(**members)
 
     @property
     def state(self) -> str:

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
 from penstock.core.ports import Notifier, Reader, RecallingReader
-from penstock.errors import Stopping, StreamFailed, StreamGone
-from penstock.model import Chunk, StreamInfo
+from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
+from penstock.model import COMPACTED, Chunk, StreamInfo
 
 RECHECK = 5.0
 """Seconds after which a follower looks again, hint or not: a lost hint costs this much latency, and no data."""
@@ -40,6 +40,8 @@ async def follow(
         settle: see `Settle`.
 
     Raises:
+        OffsetOutOfRange: what comes next was dropped meanwhile. Of a stream that is compacted that is no loss: there it
+            goes on where the stream begins now, and the next chunk's offset is not the last one's end.
         StreamFailed: after the last bytes of a stream that broke.
         StreamGone: the stream was deleted or replaced.
         Stopping: the service is shutting down.
@@ -63,7 +65,14 @@ async def follow(
             else:
                 info = await refreshed(reader, settle)
             while offset < info.tail:
-                data = await reader.read(offset, info.tail)
+                try:
+                    data = await reader.read(offset, info.tail)
+                except OffsetOutOfRange as error:
+                    if COMPACTED not in info.attributes:
+                        raise
+                    offset = error.start  # what counts of all before it comes later
+                    info = await refreshed(reader)
+                    continue
                 yield Chunk(offset, data)
                 offset += len(data)
                 quiet = 0.0

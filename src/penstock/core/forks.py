@@ -46,7 +46,7 @@ class ForkReader:
         if start >= border:
             return await self._own.read(start, stop)
         if start < beginning(self._origin):
-            raise OffsetOutOfRange(self.info.name, start, self.info.tail, "is before what is kept")
+            raise dropped(self.info, start, beginning(self._origin))
         return await self._origin.read(start, min(stop, border))
 
     def close(self) -> None:
@@ -73,7 +73,12 @@ def check_offset(reader: Reader, offset: int) -> None:
     if not 0 <= offset <= info.tail:
         raise OffsetOutOfRange(info.name, offset, info.tail)
     if info.start and offset < beginning(reader):
-        raise OffsetOutOfRange(info.name, offset, info.tail, "is before what is kept")
+        raise dropped(info, offset, beginning(reader))
+
+
+def dropped(info: StreamInfo, offset: int, start: int) -> OffsetOutOfRange:
+    """Return the error for an offset before what is kept."""
+    return OffsetOutOfRange(info.name, offset, info.tail, "is before what is kept", start=start)
 
 
 def beginning(reader: Reader) -> int:

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.core.follow import RECHECK, refreshed
 from penstock.core.ports import GroupWatch, Reader
-from penstock.errors import InvalidName, Stopping, StreamFailed, StreamGone, StreamNotFound, TooManyStreams
-from penstock.model import Chunk, StreamInfo
+from penstock.errors import (
+    InvalidName,
+    OffsetOutOfRange,
+    Stopping,
+    StreamFailed,
+    StreamGone,
+    StreamNotFound,
+    TooManyStreams,
+)
+from penstock.model import COMPACTED, Chunk, StreamInfo
 
 if TYPE_CHECKING:
     from penstock.core.service import StreamService
@@ -157,6 +165,12 @@ class Group:
                 member.offset = chunk.end
                 yield chunk
                 return
+        except OffsetOutOfRange as error:
+            if COMPACTED not in reader.info.attributes:
+                raise
+            member.offset = error.start  # what counts of all before it comes later
+            await reader.refresh()
+            return
         except StreamGone as error:
             del self.members[member.name], self._pending[member.name]
             reader.close()

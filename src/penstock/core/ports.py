@@ -188,6 +188,9 @@ class Store(Protocol):
         Published or not; but not the unpublished ones that are provisional, which are their writers'.
         """
 
+    async def overdue(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """Return up to ``limit`` published streams whose ``trim_at`` is at or before ``now`` (Unix seconds)."""
+
     async def orphans(self, limit: int) -> Sequence[StreamInfo]:
         """Return up to ``limit`` streams that are `deleted` and the origin of no other, published or not."""
 

@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from penstock.core.ports import Change, View
+from penstock.core.retention import attributes_of, marked, trim_time
 from penstock.errors import (
     ContentTypeMismatch,
     ForksRemain,
     LengthMismatch,
     NotAnUpload,
     OffsetMismatch,
+    OffsetOutOfRange,
     ProducerFenced,
     ProducerOutOfSequence,
     StreamBusy,
@@ -521,7 +523,7 @@ def new(name: str, spec: StreamSpec, incarnation: str, now: float) -> StreamInfo
         expires_at=spec.expires_at,
         owner=spec.owner,
         key=spec.key,
-        attributes=spec.attributes,
+        attributes=attributes_of(spec),
     )
 
 
@@ -530,7 +532,52 @@ def _grow(info: StreamInfo, size: int, *, now: float, close: bool) -> StreamInfo
     tail = info.tail + size
     if info.length is not None and (tail > info.length or (close and tail < info.length)):
         raise LengthMismatch(info.name, info.length, tail)
-    return replace(info, tail=tail, closed=close, modified_at=_later(info, now))
+    grown = replace(info, tail=tail, closed=close, modified_at=_later(info, now))
+    return _timed(info, grown) if size and info.attributes else grown
+
+
+def _timed(before: StreamInfo, after: StreamInfo) -> StreamInfo:
+    """Note when it was, and when what came is too old to be kept."""
+    now = after.modified_at
+    attributes = marked(before, now)
+    retention = after.retention
+    age = None if retention is None else retention.age
+    timed = replace(after, attributes=attributes)
+    return timed if age is None or after.trim_at is not None else replace(timed, trim_at=trim_time(timed, age))
+
+
+def trim(view: View, name: str, start: int, *, now: float, incarnation: str | None = None) -> Change:
+    """Drop what is before an offset. It is no change of what is kept."""
+    info = present(view, name, now, incarnation)
+    if info.origin is not None or not info.start <= start <= info.tail:
+        raise OffsetOutOfRange(name, start, info.tail, "is no place to cut at")
+    trimmed = replace(info, start=start)
+    age = None if info.retention is None else info.retention.age
+    trimmed = replace(trimmed, trim_at=None if age is None else trim_time(trimmed, age))
+    if trimmed == info:
+        return Change(info, duplicate=True, offset=info.tail)
+    return Change(trimmed, offset=info.tail)
+
+
+def compact(view: View, name: str, data: bytes, *, now: float, offset: int, start: int) -> Change:
+    """Append once more what still counts of a stream's beginning, and drop that, in one step.
+
+    Args:
+        view: the state.
+        name: the stream's name.
+        data: what is appended.
+        now: the time.
+        offset: the tail of the state that ``data`` was made of: it may not have moved.
+        start: what is before it is dropped.
+    """
+    change = append(view, name, (data,), now=now, offset=offset, incarnation=_incarnation(view))
+    info = change.info
+    assert info is not None  # noqa: S101 - appends leave a stream behind
+    return replace(change, info=replace(info, start=start))
+
+
+def _incarnation(view: View) -> str | None:
+    return None if view.target is None else view.target.incarnation
 
 
 def grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:

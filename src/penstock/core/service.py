@@ -16,6 +16,7 @@ from penstock.core.digests import digest_of
 from penstock.core.follow import RECHECK, follow, until_grown
 from penstock.core.forks import ForkReader, check_offset
 from penstock.core.group import Begin, Group, Selection
+from penstock.core.keeper import Keeper
 from penstock.core.ports import Change, Clock, Decide, JoiningStore, Notifier, Reader, Store, View
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
@@ -102,6 +103,7 @@ class StreamService:
         self._digesting: dict[tuple[str, str], asyncio.Task[bytes]] = {}
         self.on_append: Callable[[str], None] | None = None
         self.companions: list[Companion] = []
+        self._keeper = Keeper(self)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,7 @@ class StreamService:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._sweeper
+        await self._keeper.stop()
         for task in self._digesting.values():
             task.cancel()
         await self._notifier.stop()
@@ -824,6 +827,20 @@ class StreamService:
         """Close a stream: nothing more can be appended. Again is harmless."""
         return (await self.append(name, (), close=True, incarnation=incarnation)).info
 
+    async def trim(self, name: str, start: int, *, incarnation: str | None = None) -> StreamInfo:
+        """Drop a stream's bytes before offset ``start``. Offsets stay what they are; readers behind it are told.
+
+        Raises:
+            OffsetOutOfRange: it is past the tail, or before what is kept.
+        """
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.trim(view, name, start, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation, durable=False))
+
     async def fail(self, name: str, reason: str, *, incarnation: str | None = None) -> StreamInfo:
         """Say that an open stream broke: its readers are told so, and never take it for complete."""
         check_name(name)
@@ -900,6 +917,8 @@ class StreamService:
             self._notifier.notify(name)
         if change.data and self.on_append is not None:
             self.on_append(name)
+        if change.data and change.info is not None and change.info.attributes:
+            self._keeper.appended(change.info)
         return change
 
     # -- chores ---------------------------------------------------------------------------------------------------
@@ -913,6 +932,9 @@ class StreamService:
                 swept += not (await self._expire(info)).duplicate
             if len(expired) < _SWEEP_BATCH:
                 break
+        for info in await self._store.overdue(self.now(), _SWEEP_BATCH):
+            with suppress(StreamGone, StreamNotFound):
+                await self._keeper.trim(info)
         while orphans := await self._store.orphans(_SWEEP_BATCH):
             for info in orphans:
                 await self._reap(Origin(info.name, info.incarnation))

@@ -148,6 +148,11 @@ class MemoryStore:
         infos = [*(entry.info for entry in self._current.values()), *drafts]
         return [info for info in infos if info.expired(now)][:limit]
 
+    async def overdue(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.overdue`."""
+        infos = [entry.info for entry in self._current.values()]
+        return [info for info in infos if info.trim_at is not None and info.trim_at <= now][:limit]
+
     async def orphans(self, limit: int) -> Sequence[StreamInfo]:
         """See `Store.orphans`."""
         deleted = (entry.info for entry in self._entries() if entry.info.deleted)
@@ -198,7 +203,9 @@ class MemoryReader:
             self._check()
         first = self._entry.first
         if start < first:
-            raise OffsetOutOfRange(self._info.name, start, self._info.tail, "is before what is kept")
+            raise OffsetOutOfRange(
+                self._info.name, start, self._info.tail, "is before what is kept", start=self._entry.first
+            )
         return bytes(memoryview(self._entry.data)[start - first : min(stop, start + 1024 * 1024) - first])
 
     def _check(self) -> None:

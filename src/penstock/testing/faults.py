@@ -151,6 +151,10 @@ class FaultyStore:
         """See `Store.expired`."""
         return await self._store.expired(now, limit)
 
+    async def overdue(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.overdue`."""
+        return await self._store.overdue(now, limit)
+
     async def orphans(self, limit: int) -> Sequence[StreamInfo]:
         """See `Store.orphans`."""
         return await self._store.orphans(limit)

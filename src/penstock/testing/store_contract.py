@@ -9,6 +9,7 @@ from penstock.testing.laws.listing import ListingLaws
 from penstock.testing.laws.persistence import PersistenceLaws
 from penstock.testing.laws.reading import ReadingLaws
 from penstock.testing.laws.replacement import ReplacementLaws
+from penstock.testing.laws.retention import RetentionLaws
 from penstock.testing.laws.uploads import UploadLaws
 from penstock.testing.laws.values import ValueLaws
 
@@ -21,6 +22,7 @@ class StoreContract(
     ReplacementLaws,
     UploadLaws,
     ForkLaws,
+    RetentionLaws,
     InterruptionLaws,
     PersistenceLaws,
 ):

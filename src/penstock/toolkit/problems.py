@@ -86,7 +86,7 @@ _FACTS: Mapping[type[errors.PenstockError], Mapping[str, str]] = {
     errors.StreamClosed: {"tail": "tail"},
     errors.StreamFailed: {"tail": "tail", "reason": "reason"},
     errors.OffsetMismatch: {"offset": "offset", "tail": "tail"},
-    errors.OffsetOutOfRange: {"offset": "offset", "tail": "tail"},
+    errors.OffsetOutOfRange: {"offset": "offset", "tail": "tail", "start": "start"},
     errors.LengthMismatch: {"length": "length", "size": "size"},
     errors.ContentTypeMismatch: {"content_type": "content_type"},
     errors.ProducerFenced: {"current_epoch": "current"},

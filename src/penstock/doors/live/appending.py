@@ -9,7 +9,8 @@ from typing import Any, Final
 from fastapi import Request
 
 from penstock.core.service import StreamService
-from penstock.doors.fields import check_coding, content_type_of, spec_of
+from penstock.doors.fields import check_coding, content_type_of
+from penstock.doors.live.creation import live_spec
 from penstock.errors import InvalidRecord
 from penstock.model import Appended, Producer
 from penstock.protocols import durable
@@ -57,7 +58,7 @@ async def append(service: StreamService, request: Request, name: str, *, batch: 
         close=close,
         producer=producer,
         content_type=format_.stream_type,
-        create=spec_of(request, format_.stream_type, None, service.now, format_.attributes),
+        create=live_spec(request, format_.stream_type, service, format_.attributes),
     )
 
 

@@ -11,7 +11,8 @@ from penstock.core.follow import refreshed
 from penstock.core.ports import Reader
 from penstock.doors.live.following import Unfinished
 from penstock.doors.live.tails import MOST, Last, SharedTail
-from penstock.errors import Stopping, StreamFailed, StreamGone
+from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
+from penstock.model import COMPACTED
 from penstock.protocols.framings import Runs
 from penstock.protocols.records import RecordTooLongError
 from penstock.toolkit.responses.handover import Line, Piece, Sink
@@ -97,7 +98,7 @@ class Follower:
         """Read from the store up to the ring, or to the end of the stream."""
         try:
             last = await self._read_up(reader or await self._opened())
-        except (StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
+        except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
             last = self._tail.ending(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: nobody may take what came so far for all
             self._task = None
@@ -121,9 +122,17 @@ class Follower:
                 info = reader.info if at < reader.info.tail else await refreshed(reader, tail.tails.service.settle)
                 stop = min(info.tail, at + MOST, tail.boundary(runs.offset) or info.tail)
                 if at < stop:
-                    data = bytes(await reader.read(at, stop))
+                    try:
+                        data = bytes(await reader.read(at, stop))
+                    except OffsetOutOfRange as error:
+                        if COMPACTED not in info.attributes:
+                            raise
+                        at = self.offset = error.start  # what counts of all before it comes later
+                        runs = Runs(tail.kind, at)
+                        await reader.refresh()
+                        continue
+                    await self._send(*runs.take(at, data))
                     at += len(data)
-                    await self._send(*runs.feed(data))
                 elif info.failure is not None:
                     raise StreamFailed(info.name, info.tail, info.failure)
                 elif info.closed:

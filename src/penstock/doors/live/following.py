@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.errors import PenstockError, Stopping, StreamFailed, StreamGone
+from penstock.errors import OffsetOutOfRange, PenstockError, Stopping, StreamFailed, StreamGone
 from penstock.model import Buffer
 from penstock.protocols.framings import Ending, Framing, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
@@ -53,7 +53,7 @@ async def framed(
                 if chunk is None:
                     yield framing.heartbeat()
                     continue
-                offset, run = runs.feed(bytes(chunk.data))
+                offset, run = runs.take(chunk.offset, bytes(chunk.data))
                 if run:
                     yield framing.frame(offset, run)
         offset, run = runs.rest()
@@ -61,7 +61,7 @@ async def framed(
             yield framing.frame(offset, run)
     except Stopping:
         yield framing.farewell()
-    except (StreamFailed, StreamGone, RecordTooLongError) as error:
+    except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError) as error:
         ending = ending_of(error)
         ended(ending)
         yield framing.end(ending)
@@ -80,4 +80,6 @@ def ending_of(error: Exception) -> Ending:
         return Ending("failed", error.tail, error.reason)
     if isinstance(error, StreamGone):
         return Ending("gone", None, str(error))
+    if isinstance(error, OffsetOutOfRange):
+        return Ending("open", None, str(error), (("start", error.start),))
     return Ending("open", None, str(error))

@@ -14,9 +14,10 @@ from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.fields import name_in
 from penstock.doors.hooks import Authorize, authorized
+from penstock.doors.live.creation import EVENT_FIELD
 from penstock.doors.live.following import Unfinished, ending_of
 from penstock.doors.live.positions import beginning, check_boundary
-from penstock.doors.live.reading import EVENT_FIELD, fields_of, format_of
+from penstock.doors.live.reading import fields_of, format_of
 from penstock.doors.live.wishes import Wish
 from penstock.errors import OffsetOutOfRange, Stopping, TooManyStreams
 from penstock.model import Buffer, check_name
@@ -109,8 +110,7 @@ async def open_group(
         if known is not None:
             # Streams that are not in the id have come since, or were made anew.
             start = known.get(tag_of(info.incarnation), 0)
-            await check_boundary(reader, start)
-            return start
+            return await check_boundary(reader, start)
         return await beginning(service, reader, wish, None) if first else 0
 
     return await service.group(selection, begin, most=MOST)
@@ -157,7 +157,7 @@ async def framed_group(
                 cut = runs.get(info.incarnation)
                 if cut is None:
                     cut = runs[info.incarnation] = Runs(kind_of(info.content_type), member.start)
-                offset, run = cut.rest() if isinstance(what, Ended) else cut.feed(bytes(what.data))
+                offset, run = cut.rest() if isinstance(what, Ended) else cut.take(what.offset, bytes(what.data))
                 if run and not (isinstance(what, Ended) and what.error):
                     field = info.attributes.get(EVENT_FIELD) if wish.event is None else wish.event
                     kind = kind_of(info.content_type)

@@ -1,17 +1,21 @@
-"""Where a reader begins: at an offset, now, or some records back."""
+"""Where a reader begins: at an offset, at the first one, now, some records back, or at a time."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from penstock.core import forks
+from penstock.core.lines import lines_back
 from penstock.core.ports import Reader
+from penstock.core.retention import offset_at
 from penstock.core.service import StreamService
 from penstock.doors.live.appending import is_number
 from penstock.doors.live.wishes import Wish
 from penstock.errors import OffsetOutOfRange
+from penstock.model import COMPACTED
 from penstock.protocols.framings.runs import MAX_RECORD
 from penstock.protocols.records import has_records
 from penstock.toolkit.problems import bad_request
-
-_BLOCK = 64 * 1024
 
 
 async def beginning(service: StreamService, reader: Reader, wish: Wish, resumes_at: str | None) -> int:
@@ -25,43 +29,43 @@ async def beginning(service: StreamService, reader: Reader, wish: Wish, resumes_
 
     Raises:
         RequestError: it asks for what is no place.
-        OffsetOutOfRange: it asks for a place that there is not.
+        OffsetOutOfRange: it asks for a place that there is not, any more or yet.
     """
     if resumes_at is None and wish.last is not None:
         return await last_records(reader, wish.last)
-    start = parse_offset(resumes_at or wish.offset)
-    if start is None:
-        return await now(reader)
-    await check_boundary(reader, start)
-    return start
-
-
-def parse_offset(value: str) -> int | None:
-    """Return the offset to begin at; None for the tail.
-
-    Raises:
-        RequestError: it is none.
-    """
+    if resumes_at is None and wish.since is not None:
+        return await since(service, reader, wish.since)
+    value = resumes_at or wish.offset
     if value == "now":
-        return None
+        return await now(reader)
+    if value == "first":
+        return forks.beginning(reader)
     if not is_number(value):
-        raise bad_request("The offset (or Last-Event-ID) must be a number of bytes from the start, or 'now'.")
-    return int(value)
+        raise bad_request(
+            "The offset (or Last-Event-ID) must be a number of bytes from the start, or 'first', or 'now'."
+        )
+    return await check_boundary(reader, int(value))
 
 
-async def check_boundary(reader: Reader, offset: int) -> None:
-    """Make sure that a reader begins where a record does.
+async def check_boundary(reader: Reader, offset: int) -> int:
+    """Return where a reader begins, who says a place where a record does.
+
+    Of a stream that is compacted, all that counts is at or after its beginning: who comes from before, begins there.
 
     Raises:
-        OffsetOutOfRange: it is past the tail, or within a record: then it was not this incarnation's.
+        OffsetOutOfRange: it is past the tail, or within a record: then it was not this incarnation's. Or it is before
+            what is kept.
     """
     info = reader.info
-    if offset > info.tail:
-        raise OffsetOutOfRange(info.name, offset, info.tail)
-    if offset and has_records(info.content_type) and bytes(await reader.read(offset - 1, offset)) != b"\n":
+    first = forks.beginning(reader)
+    if offset < first and COMPACTED in info.attributes:
+        return first
+    forks.check_offset(reader, offset)
+    if offset > first and has_records(info.content_type) and bytes(await reader.read(offset - 1, offset)) != b"\n":
         at_the_end = info.closed and offset == info.tail
         if not at_the_end:
             raise OffsetOutOfRange(info.name, offset, info.tail, "is within a record")
+    return offset
 
 
 async def now(reader: Reader) -> int:
@@ -69,7 +73,7 @@ async def now(reader: Reader) -> int:
     info = reader.info
     if info.closed or not has_records(info.content_type):
         return info.tail
-    return await _records_back(reader, info.tail, 0, max(0, info.tail - MAX_RECORD))
+    return await lines_back(reader, info.tail, 0, max(forks.beginning(reader), info.tail - MAX_RECORD))
 
 
 async def last_records(reader: Reader, count: int) -> int:
@@ -81,38 +85,44 @@ async def last_records(reader: Reader, count: int) -> int:
     info = reader.info
     if not has_records(info.content_type):
         raise bad_request(f"{info.name!r} has no records of which the last ones could be counted.")
-    if not info.tail:
-        return 0
+    first = forks.beginning(reader)
+    if info.tail == first:
+        return first
     end = info.tail if info.closed else await now(reader)
-    unended = end == info.tail and bytes(await reader.read(end - 1, end)) != b"\n"
-    return await _records_back(reader, end, count - unended, 0)
+    unended = end == info.tail > first and bytes(await reader.read(end - 1, end)) != b"\n"
+    return await lines_back(reader, end, count - unended, first)
 
 
-async def _records_back(reader: Reader, stop: int, count: int, least: int) -> int:
-    """Return where the record begins that is ``count`` before the one that ends or goes on at ``stop``.
+async def since(service: StreamService, reader: Reader, text: str) -> int:
+    """Return where that begins which was appended since a time; perhaps a little more of what was before it.
 
-    That is after the newline number ``count``, counted backwards from ``stop`` and from 0. The search goes no further
-    back than ``least``.
+    Args:
+        service: the streams.
+        reader: the stream, opened.
+        text: a date-time with its zone (RFC 3339), or seconds: since 1970, or with a minus sign from now back.
+
+    Raises:
+        RequestError: it is no time, or the stream does not know when it was what.
     """
-    left = count
-    while stop > least:
-        start = max(least, stop - _BLOCK)
-        block = await _block(reader, start, stop)
-        lines = block.count(b"\n")
-        if lines > left:
-            at = len(block)
-            for _ in range(left + 1):
-                at = block.rindex(b"\n", 0, at)
-            return start + at + 1
-        left -= lines
-        stop = start
-    return stop
+    try:
+        when = float(text)
+        when = when + service.now() if text.startswith("-") else when
+    except ValueError:
+        when = _moment(text)
+    offset = offset_at(reader.info, when)
+    if offset is None:
+        raise bad_request(f"{reader.info.name!r} does not know when its records came.")
+    info = reader.info
+    if offset in {info.tail, info.start} or not has_records(info.content_type):
+        return offset
+    return await lines_back(reader, offset, 0, info.start)
 
 
-async def _block(reader: Reader, start: int, stop: int) -> bytes:
-    parts: list[bytes] = []
-    while start < stop:
-        data = bytes(await reader.read(start, stop))
-        parts.append(data)
-        start += len(data)
-    return b"".join(parts)
+def _moment(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise bad_request("since is a date-time of RFC 3339 with its zone, or a number of seconds.")
+    return moment.timestamp()

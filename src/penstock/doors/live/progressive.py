@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.service import StreamService
-from penstock.doors.fields import check_coding, content_type_of, spec_of
+from penstock.doors.fields import check_coding, content_type_of
 from penstock.doors.live.appending import LARGE, MAX_APPEND, NDJSON, RecordFormat, closes, producer_of
+from penstock.doors.live.creation import live_spec
 from penstock.errors import InvalidRecord, PenstockError
 from penstock.model import Appended, Producer, StreamSpec
 from penstock.protocols.accept import preferred_type
@@ -245,7 +246,7 @@ def progressive(service: StreamService, request: Request, name: str, location: s
         service,
         name,
         format_,
-        spec_of(request, format_.stream_type, None, service.now, format_.attributes),
+        live_spec(request, format_.stream_type, service, format_.attributes),
         producer=producer_of(request),
         close=closes(request),
     )

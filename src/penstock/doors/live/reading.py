@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
+from penstock.doors.live.creation import EVENT_FIELD
 from penstock.doors.live.positions import beginning
 from penstock.doors.live.shared_body import SharedBody
 from penstock.doors.live.tails import SharedTails
@@ -21,9 +22,6 @@ from penstock.protocols.accept import preferred_type
 from penstock.protocols.framings import EventFraming, Framing, NDJSONFraming, Runs, kind_of
 from penstock.protocols.framings.ndjson import MEDIA_TYPE as NDJSON
 from penstock.toolkit.responses.stream_fields import state_fields
-
-EVENT_FIELD: Final = "event-field"
-"""The attribute of a stream that names the member of its records which is their event's type."""
 
 _FORMATS: Final = (sse.MEDIA_TYPE, NDJSON, "application/ndjson", "application/jsonl")
 _ENOUGH: Final = 1024 * 1024
@@ -95,7 +93,7 @@ async def _poll(service: StreamService, reader: Reader, start: int, framing: Fra
             async for chunk in chunks:
                 if chunk is None:
                     break
-                offset, run = runs.feed(bytes(chunk.data))
+                offset, run = runs.take(chunk.offset, bytes(chunk.data))
                 if run:
                     parts.append(framing.frame(offset, run))
                     size += len(run)

@@ -155,7 +155,7 @@ class _Connection:
         if self._mode == "append" or "create" in self._request.query_params:
             await self._check_writable(name)
         if "create" in self._request.query_params:
-            await self._service.append(name, (), create=StreamSpec(content_type=NDJSON))
+            await self._service.append(name, (), create=StreamSpec(content_type=NDJSON, timed=True))
         if self._mode == "append":
             return None
         self._opened = reader = await self._service.open(name)
@@ -269,7 +269,7 @@ class _Connection:
             close=json.loads(members.get("close", b"false")) is True,
             producer=_producer(members),
             content_type=NDJSON if known is None or kind == "bytes" else known.content_type,
-            create=StreamSpec(content_type=NDJSON),
+            create=StreamSpec(content_type=NDJSON, timed=True),
         )
         return {"offset": appended.offset, "duplicate": appended.duplicate}
 

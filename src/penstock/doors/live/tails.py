@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.live.following import HEARTBEAT, ending_of
-from penstock.errors import Stopping, StreamFailed, StreamGone
+from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
 from penstock.model import StreamInfo
 from penstock.protocols.framings import Ending, Framing, Kind, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
@@ -199,10 +199,10 @@ class SharedTail:
                         if chunk is None:
                             self._beat()
                         else:
-                            await self._add(*runs.feed(bytes(chunk.data)))
+                            await self._add(*runs.take(chunk.offset, bytes(chunk.data)))
                 await self._add(*runs.rest())
             last = self.closing(reader.info.tail)
-        except (StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
+        except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
             last = self.ending(error)
         except asyncio.CancelledError:
             raise

@@ -14,8 +14,9 @@ class Wish:
     """Where a reader begins, and how records are written for it.
 
     Attributes:
-        offset: where to begin: a number of bytes, or ``now``.
+        offset: where to begin: a number of bytes, or ``first``, or ``now``.
         last: how many records back to begin, or None.
+        since: the time of the records to begin with, or None.
         event: the member of records that is their event's type; empty for none, None for what the stream says.
         envelope: whether NDJSON records come with their offsets.
         wait: seconds to wait for the first record, and then answer with what is there; None to follow.
@@ -23,6 +24,7 @@ class Wish:
 
     offset: str = "now"
     last: int | None = None
+    since: str | None = None
     event: str | None = None
     envelope: bool = False
     wait: float | None = None
@@ -30,8 +32,12 @@ class Wish:
 
 def wish(
     connection: HTTPConnection,
-    offset: Annotated[str, Query(description="Where to begin: a number of bytes, or `now`")] = "now",
+    offset: Annotated[str, Query(description="Where to begin: a number of bytes, `first` or `now`")] = "now",
     last: Annotated[int | None, Query(ge=0, le=1_000_000, description="How many records back to begin")] = None,
+    since: Annotated[
+        str | None,
+        Query(max_length=40, description="When that was appended to begin with: a date-time, or seconds (-60: ago)"),
+    ] = None,
     event: Annotated[
         str | None, Query(max_length=200, description="The member of JSON records that is their event's type")
     ] = None,
@@ -40,4 +46,6 @@ def wish(
     ] = None,
 ) -> Wish:
     """Return the wish of a request: a dependency."""
-    return Wish(offset=offset, last=last, event=event, envelope="envelope" in connection.query_params, wait=wait)
+    return Wish(
+        offset=offset, last=last, since=since, event=event, envelope="envelope" in connection.query_params, wait=wait
+    )

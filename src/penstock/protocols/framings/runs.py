@@ -50,6 +50,12 @@ class Runs:
         self.offset += len(run)
         return start, run
 
+    def take(self, offset: int, chunk: bytes) -> tuple[int, bytes]:
+        """Take bytes at an offset: those that would be next, or later ones, where what is between was dropped."""
+        if offset != self.offset + self._size:
+            self.offset, self._held, self._size = offset, [], 0
+        return self.feed(chunk)
+
     def rest(self) -> tuple[int, bytes]:
         """Return what is left when the stream is closed: a last record without its LF, or nothing."""
         start, run = self.offset, b"".join(self._held)

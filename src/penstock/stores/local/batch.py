@@ -328,5 +328,6 @@ def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:
         and before.attributes is after.attributes
         and (before.upload, before.upload_ttl, before.writer, before.owner, before.key)
         == (after.upload, after.upload_ttl, after.writer, after.owner, after.key)
-        and (before.start, before.deleted, before.renewed_at) == (after.start, after.deleted, after.renewed_at)
+        and (before.start, before.deleted, before.renewed_at, before.trim_at)
+        == (after.start, after.deleted, after.renewed_at, after.trim_at)
     )

@@ -6,12 +6,14 @@ lies past that length is rubbish of an append that was not completed, and may be
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from penstock.model import Buffer
 
@@ -107,6 +109,10 @@ class Blob:
         if os.fstat(self._descriptor).st_size > length:
             os.ftruncate(self._descriptor, length)
 
+    def punch(self, stop: int) -> None:
+        """Give back the room of the bytes before ``stop``, as far as the file system can; they read as zeros."""
+        _punch(self._descriptor, stop)
+
     def sync(self, *, folders: bool) -> None:
         """Bring the bytes to the disk, and with ``folders`` the file's name too, as a new file needs."""
         os.fdatasync(self._descriptor) if hasattr(os, "fdatasync") else os.fsync(self._descriptor)
@@ -131,3 +137,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# linux/falloc.h
+_KEEP_SIZE: Final = 0x01
+_PUNCH_HOLE: Final = 0x02
+
+
+def _punch(descriptor: int, stop: int) -> None:
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)  # which os does not have
+    if fallocate is not None:
+        offset = ctypes.c_int64
+        fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset(0), offset(stop))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from penstock.errors import StorageFailed, StorageFull
@@ -23,7 +25,7 @@ _GROUPS = (64, 16, 4, 1)
 _PAGE = 4096
 _MOST_PAGES = 2**30
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 NOBODY = ""
 """The instance of an unsettled file whose stream was deleted."""
 
@@ -58,7 +60,8 @@ CREATE TABLE streams (
     origin_name TEXT,
     origin TEXT,                    -- the incarnation that has the bytes before the start
     deleted INTEGER NOT NULL,
-    renewed_at REAL NOT NULL
+    renewed_at REAL NOT NULL,
+    trim_at REAL
 );
 CREATE UNIQUE INDEX streams_by_name ON streams (name) WHERE published;
 CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
@@ -67,6 +70,7 @@ CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL;
 CREATE INDEX streams_by_label ON streams (label) WHERE label IS NOT NULL;
 CREATE INDEX streams_by_origin ON streams (origin) WHERE origin IS NOT NULL;
 CREATE INDEX streams_deleted ON streams (deleted) WHERE deleted;
+CREATE INDEX streams_by_trim_at ON streams (trim_at) WHERE trim_at IS NOT NULL;
 
 -- Not WITHOUT ROWID: rows of many kilobytes are better appended than kept in the order of a key.
 CREATE TABLE chunks (stream INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL);
@@ -113,14 +117,24 @@ CREATE INDEX streams_by_origin ON streams (origin) WHERE origin IS NOT NULL;
 CREATE INDEX streams_deleted ON streams (deleted) WHERE deleted;
 """
 
-_CHANGES = (_SCHEMA, _UPGRADE_FROM_1 + _UPGRADE_FROM_2, _UPGRADE_FROM_2)
+_UPGRADE_FROM_3 = """
+ALTER TABLE streams ADD COLUMN trim_at REAL;
+CREATE INDEX streams_by_trim_at ON streams (trim_at) WHERE trim_at IS NOT NULL;
+"""
+
+_CHANGES = (
+    _SCHEMA,
+    _UPGRADE_FROM_1 + _UPGRADE_FROM_2 + _UPGRADE_FROM_3,
+    _UPGRADE_FROM_2 + _UPGRADE_FROM_3,
+    _UPGRADE_FROM_3,
+)
 """What there is to do for a folder of each version, from none on."""
 
 _NAMES = (
     *("incarnation", "name", "published", "instance", "content_type", "tail", "filed", "synced", "closed", "failure"),
     *("length", "metadata", "created_at", "modified_at", "ttl", "expires_at", "digests"),
     *("upload", "upload_ttl", "writer", "owner", "label", "attributes"),
-    *("start", "origin_name", "origin", "deleted", "renewed_at"),
+    *("start", "origin_name", "origin", "deleted", "renewed_at", "trim_at"),
 )
 _COLUMNS = ", ".join(("key", *_NAMES))
 _INSERT = f"INSERT INTO streams ({', '.join(_NAMES)}, deadline) VALUES ({'?, ' * len(_NAMES)}?)"
@@ -349,6 +363,13 @@ class Catalog:
         row = self._row("SELECT count(*) FROM streams WHERE origin = ?", (incarnation,))
         return 0 if row is None else row[0]
 
+    def overdue(self, now: float, limit: int) -> list[StreamInfo]:
+        """Return published streams of which something has become too old."""
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM streams WHERE published AND trim_at <= ? ORDER BY trim_at LIMIT ?", (now, limit)
+        )
+        return [head.info for head in rows]
+
     def orphans(self, limit: int) -> list[StreamInfo]:
         """Return streams that were deleted, and have no forks any more."""
         rows = self._all(
@@ -483,6 +504,13 @@ class Catalog:
         return [_head(row) for row in self._db.execute(sql, values)]
 
 
+@lru_cache(1024)
+def _attributes(text: str) -> Mapping[str, Any]:
+    """Return attributes, the same ones for all who look at a stream that has not changed in that."""
+    attributes: dict[str, Any] = json.loads(text)
+    return MappingProxyType(attributes)
+
+
 def _head(row: Sequence[Any]) -> Head:
     optional: dict[str, Any] = {}
     if row[12] is not None:
@@ -490,7 +518,7 @@ def _head(row: Sequence[Any]) -> Head:
     if row[17] is not None:
         optional["digests"] = {name: b64decode(value) for name, value in json.loads(row[17]).items()}
     if row[23] is not None:
-        optional["attributes"] = json.loads(row[23])
+        optional["attributes"] = _attributes(row[23])
     info = StreamInfo(
         incarnation=row[1],
         name=row[2],
@@ -514,6 +542,7 @@ def _head(row: Sequence[Any]) -> Head:
         origin=None if row[26] is None else Origin(row[25], row[26]),
         deleted=bool(row[27]),
         renewed_at=row[28],
+        trim_at=row[29],
         **optional,
     )
     return Head(key=row[0], info=info, filed=row[7], synced=row[8], instance=row[4])
@@ -552,5 +581,6 @@ def _values(head: Head) -> tuple[Any, ...]:
         None if info.origin is None else info.origin.incarnation,
         info.deleted,
         info.renewed_at,
+        info.trim_at,
         info.deadline,
     )

@@ -20,6 +20,9 @@ from penstock.stores.local.unsettled import Unsettled
 FOLD_AT = 1024 * 1024
 """A stream with this many bytes in the catalog has them moved to its file."""
 
+HOLE = 256 * 1024
+"""Bytes that must have been dropped from a file, for their room to be given back."""
+
 
 class Filing:
     """Carries commits out."""
@@ -28,6 +31,7 @@ class Filing:
         self._engine = engine
         self._unsettled = Unsettled(engine)
         self._folding: set[str] = set()
+        self._holes: dict[str, int] = {}
 
     def through_catalog(self, commit: Commit, size: int) -> asyncio.Future[Applied]:
         """Commit with the bytes in the catalog.
@@ -121,6 +125,11 @@ class Filing:
         finally:
             self._folding.discard(incarnation)
 
+    def _make_hole(self, incarnation: str, stop: int) -> None:
+        """Give back the room in the file of what was dropped from the beginning of a stream. Blocking."""
+        with suppress(FileNotFoundError), self._engine.blobs.locked(incarnation, create=False) as blob:
+            blob.punch(stop)
+
     def _look(self, commit: Commit) -> tuple[View, Head | None]:
         """Return the state to decide on, outside of a transaction, and the target's head."""
         catalog = self._engine.catalog()
@@ -185,7 +194,16 @@ class Filing:
         self._engine.recollections.note(applied)
         info = applied.change.info
         for incarnation in applied.removed:
+            self._holes.pop(incarnation, None)
             self._engine.in_background(self._unsettled.remove, incarnation)
+        if (
+            info is not None
+            and info.shrinks
+            and applied.filed
+            and info.start >= self._holes.get(info.incarnation, 0) + HOLE
+        ):
+            self._holes[info.incarnation] = info.start
+            self._engine.in_background(self._make_hole, info.incarnation, info.start)
         # A small stream that is closed stays in the catalog: rows are cheaper than a million tiny files.
         if info is not None and info.tail - applied.filed >= FOLD_AT and info.incarnation not in self._folding:
             self._folding.add(info.incarnation)

@@ -92,7 +92,8 @@ class LocalReader:
         filed = self._head.filed
         if start < filed:
             stop = min(stop, filed)
-            if not self._info.closed:
+            # What shrinks may get a hole where it is mapped, and read as zeros.
+            if not self._info.closed or self._info.shrinks:
                 return await self._in_thread(self._from_file, start, stop)
             if not self._resident(start, stop):
                 await self._in_thread(self._fetch, start, stop)
@@ -116,6 +117,11 @@ class LocalReader:
         data = os.pread(self._file(), stop - start, start)
         if not data:
             raise StorageFailed(f"The file of the stream {self._info.name!r} is shorter than the catalog says.")
+        if self._info.shrinks:
+            # A hole is made after the commit that drops what was there: what was read before that is as it was.
+            head = self._refreshed()
+            if head.info.start > start:
+                raise _dropped(head.info, start)
         return data
 
     def _mapped(self, stop: int) -> memoryview:
@@ -158,7 +164,7 @@ class LocalReader:
         with catalog.snapshot():
             self._head = head = self._refreshed()
             if start < head.info.start:
-                raise OffsetOutOfRange(self._info.name, start, head.info.tail, "is before what is kept")
+                raise _dropped(head.info, start)
             if start >= head.filed:
                 parts = []
                 for offset, data in catalog.chunks(head.key, start, stop):
@@ -188,3 +194,7 @@ class LocalReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _dropped(info: StreamInfo, offset: int) -> OffsetOutOfRange:
+    return OffsetOutOfRange(info.name, offset, info.tail, "is before what is kept", start=info.start)

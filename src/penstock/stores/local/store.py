@@ -98,6 +98,10 @@ class LocalStore:
         """See `Store.expired`."""
         return await self._engine.read(lambda: self._engine.catalog().expired(now, limit))
 
+    async def overdue(self, now: float, limit: int) -> Sequence[StreamInfo]:
+        """See `Store.overdue`."""
+        return await self._engine.read(lambda: self._engine.catalog().overdue(now, limit))
+
     async def orphans(self, limit: int) -> Sequence[StreamInfo]:
         """See `Store.orphans`."""
         return await self._engine.read(lambda: self._engine.catalog().orphans(limit))

@@ -87,6 +87,7 @@ async def test_an_upload_in_parts(client: Client, name: str) -> None:
     begun = await client.create(f"/files/{name}", b"abc", complete=False)
     location = begun.headers["location"]
     assert (begun.status, client.complete(begun.headers), begun.headers["upload-offset"]) == (201, False, "3")
+    assert begun.headers["content-length"] == "0"
     assert "upload-limit" in begun.headers
     assert [fields["location"] for _, fields in begun.interim if "location" in fields] == [location] * len(
         begun.interim

@@ -25,6 +25,8 @@ from cutting import Cutting
 from penstock import StreamGone
 from penstock.client import Client
 from processes import descriptors
+from resuming import PARTIAL
+from resuming import Client as Resuming
 from servers import Server, free_port
 from wire import Broken, Connection, events, request, until
 
@@ -220,6 +222,31 @@ async def test_uploads_by_the_ietfs_protocol_pass(proxy: Proxy, name: str, size:
         await connection.begin("POST", path, {**fields, "upload-complete": "?0", "content-length": "0"})
         assert await connection.head() in {200, 201}
         assert connection.headers["location"].startswith(f"{path}?upload=")
+
+
+async def test_a_resumable_upload_goes_through_it(proxy: Proxy, name: str) -> None:
+    client = Resuming(proxy.port)
+    body = random.Random(5).randbytes(1_000_000)
+    begun = await client.create(f"/store/files/{name}", body[:300_000], complete=False)
+    location = begun.headers["location"]
+    assert location.startswith(f"/store/files/{name}?upload=")
+    async with Connection(proxy.port) as broken:
+        fields = client.fields(True, content_type=PARTIAL, upload_offset="300000", content_length="700000")
+        await broken.begin("PATCH", location, fields)
+        await broken.write(body[300_000:500_000])
+
+        async def arrived() -> bool:
+            return int((await request(proxy.port, "HEAD", f"/store/files/{name}")).headers["stream-tail"]) > 300_000
+
+        await until(arrived, True)
+    offset = await client.offset(location)
+    done = await client.append(location, body[offset:], offset)
+    assert (done.status, done.headers["upload-complete"]) == (201, "?1")
+    assert (await request(proxy.port, "GET", f"/store/files/{name}")).body == body
+
+    one = await client.create(f"/store/files/{name}-one", body)
+    assert (one.status, one.headers["upload-complete"]) == (201, "?1")
+    assert one.interim == []  # as the documentation says; a proxy that passes them on is worth another word there
 
 
 async def test_a_limit_of_the_proxy_is_found_out_and_kept_to(server: Server, name: str, tmp_path: Path) -> None:

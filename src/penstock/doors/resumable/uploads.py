@@ -202,8 +202,7 @@ class Resumable:
         info = await self._taken(_Transfer(request, fields, info, 0, info.length))
         if info.complete:
             return info, None
-        response = self._acknowledged(fields.dialect, info)
-        response.status_code = 201
+        response = self._acknowledged(fields.dialect, info, 201)
         response.headers["location"] = location
         return info, response
 
@@ -248,7 +247,7 @@ class Resumable:
             else:
                 if info.complete:
                     return await self._final(request, fields, info)
-                return self._acknowledged(fields.dialect, info)
+                return self._acknowledged(fields.dialect, info, fields.dialect.appended)
         return await self._again(request, fields, info)
 
     async def cancel(self, request: Request, info: StreamInfo) -> Response:
@@ -357,12 +356,12 @@ class Resumable:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _acknowledged(self, dialect: Dialect, info: StreamInfo) -> Response:
+    def _acknowledged(self, dialect: Dialect, info: StreamInfo, status: int) -> Response:
         """Return the answer to content after which there is more to come."""
         headers = final_fields(
             dialect, complete=False, offset=info.tail, length=info.length, limits=self._limits_of(info)
         )
-        return Response(status_code=dialect.appended, headers={**headers, **state_fields(info)})
+        return Response(status_code=status, headers={**headers, **state_fields(info)})
 
     async def _final(self, request: Request, fields: UploadRequest, info: StreamInfo) -> Response:
         """Return the answer of the resource to which the representation was sent."""

@@ -14,7 +14,7 @@ from penstock.model import StreamInfo, new_incarnation
 
 __all__ = ["Turn", "turn"]
 
-_CLAIMED: Final = 30.0
+_CLAIMED: Final = 15.0
 """Seconds for which a process has it to itself; it asks for more while it takes its time. Then it has crashed."""
 
 

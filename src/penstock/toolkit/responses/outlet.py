@@ -36,6 +36,7 @@ class Outlet:
         self._ended = False
         self._closed = False
         self._wanted = 0  # how many bytes the sender waits for
+        self._attention = HIGH  # see `_look_out`
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room_for_thread = threading.Event()
@@ -48,14 +49,28 @@ class Outlet:
         return self._closed
 
     def append(self, piece: bytes) -> bool:
-        """Add a piece, and tell whether the producer has to wait for room; on the event loop."""
+        """Add a piece, and tell whether the producer has to wait for `room`, or is `closed`; on the event loop.
+
+        One of these is there for every item, so it does as little as it can.
+        """
         self._pieces.append(piece)
         self._produced += len(piece)
+        return self._produced >= self._attention and self._attend()
+
+    def _attend(self) -> bool:
         waiting = self._produced - self._taken
         if self._wanted and waiting >= self._wanted:
             self._wanted = 0
             self._arrived.set()
-        return waiting >= HIGH
+        self._look_out()
+        return self._closed or waiting >= HIGH
+
+    def _look_out(self) -> None:
+        """Set from how many bytes on there is more to do than to append."""
+        if self._closed:
+            self._attention = 0
+        else:
+            self._attention = self._taken + (min(self._wanted, HIGH) if self._wanted else HIGH)
 
     async def room(self) -> None:
         """Wait until there is room."""
@@ -119,6 +134,7 @@ class Outlet:
         """Wait until so many bytes are there, or the end, or for ``timeout`` seconds."""
         self._arrived.clear()
         self._wanted = wanted
+        self._look_out()
         # Looked at after the wish was noted: what comes before this line is seen here, what comes later wakes.
         if self._ended or self._produced - self._taken >= wanted:
             return
@@ -135,6 +151,7 @@ class Outlet:
         data = b"".join(pieces)
         self._taken_pieces += len(pieces)
         self._taken += len(data)
+        self._look_out()
         self._room.set()
         self._room_for_thread.set()
         return data
@@ -142,5 +159,6 @@ class Outlet:
     def close(self) -> None:
         """Say that nothing is taken any more."""
         self._closed = True
+        self._look_out()
         self._room.set()
         self._room_for_thread.set()

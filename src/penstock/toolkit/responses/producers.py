@@ -72,15 +72,15 @@ class Producing:
 
     async def _iterate_async(self, items: AsyncIterable[Any]) -> None:
         iterator: AsyncIterator[Any] = aiter(items)
-        outlet, encode = self._outlet, self._encode
+        outlet, append, encode = self._outlet, self._outlet.append, self._encode
         clock = time.monotonic
         until = clock() + TURN
         try:
             async for item in iterator:
-                if outlet.append(encode(item)):
+                if append(encode(item)):
                     await outlet.room()
-                if outlet.closed:
-                    return
+                    if outlet.closed:
+                        return
                 # A generator that never really awaits would keep everybody else of this event loop waiting.
                 if clock() > until:
                     await asyncio.sleep(0)

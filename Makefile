@@ -6,7 +6,7 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8080
 DATA   ?= ./data
 
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test check format bench bench-quick clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +27,11 @@ format: $(VENV)/.dev  ## Rewrite the code as the formatter wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev  ## Run the benchmarks
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev  ## Run the benchmarks against the peers that are there
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.dev  ## Run a short form of them, beside recorded ratios
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 clean:  ## Remove what the targets made, but never the data folder
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

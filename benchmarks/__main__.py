@@ -1,4 +1,4 @@
-"""Run every workload against its contenders, alternating, and print the medians."""
+"""Run every workload against its contenders, alternating, and print the medians. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -6,71 +6,98 @@ import argparse
 import os
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import workloads
-from benchmarks.contenders import NAIVE, PENSTOCK, PENSTOCK_OS, TOOLKIT, running
+from benchmarks import results
+from benchmarks.contenders import Running, running
+from benchmarks.native import MissingError
+from benchmarks.results import Comparison
+from benchmarks.workloads import Sizes, Workload, all_workloads, disk
 
-Workload = Callable[[str, Path], float]
-PLAN: list[tuple[Workload, str, tuple[str, ...]]] = [
-    (workloads.upload, "MB/s", (PENSTOCK, PENSTOCK_OS, NAIVE)),
-    (workloads.download, "MB/s", (PENSTOCK, NAIVE)),
-    (workloads.file_response, "MB/s", (TOOLKIT, NAIVE)),
-    (workloads.file_object, "MB/s", (TOOLKIT, NAIVE)),
-    (workloads.plain_generator, "/s", (TOOLKIT, NAIVE)),
-    (workloads.async_generator, "/s", (TOOLKIT, NAIVE)),
-    (workloads.ndjson, "/s", (TOOLKIT, NAIVE)),
-    (workloads.appends_by_one, "/s", (PENSTOCK, PENSTOCK_OS)),
-    (workloads.appends_by_64, "/s", (PENSTOCK, PENSTOCK_OS)),
-]
+MIB = 1024 * 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up")
-    parser.add_argument("--size", type=int, default=512, help="MiB of the file that goes up and down")
-    parser.add_argument("--only", nargs="*", metavar="WORKLOAD", help="which workloads; all by default")
+    parser.add_argument("workloads", nargs="*", help="which ones; all by default")
+    parser.add_argument("--quick", action="store_true", help="a short form, beside the recorded ratios")
+    parser.add_argument("--record", action="store_true", help="record the ratios as the baseline")
+    parser.add_argument("--rounds", type=int, help="measured rounds, after one to warm up")
+    parser.add_argument("--size", type=int, help="MiB of the file that goes up and down")
+    parser.add_argument("--seconds", type=float, help="of what has no end by itself")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the blocks that stop the servers
-    plan = [each for each in PLAN if not options.only or each[0].__name__ in options.only]
     if shutil.which("curl") is None:
         raise SystemExit("The benchmarks move files with curl: install it, on Debian with 'apt-get install curl'.")
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=Path.cwd()) as folder, ExitStack() as servers:
-        file = Path(folder) / "file"
-        _write_random(file, options.size)
-        names = {name for _, _, contenders in plan for name in contenders}
-        urls = {
-            name: servers.enter_context(running(name, Path(folder) / name.replace(" ", ""), file)) for name in names
-        }
-        for workload, unit, contenders in plan:
-            _compare(workload, unit, {name: urls[name] for name in contenders}, file, options.rounds)
+    size = (options.size or (128 if options.quick else 2048)) * MIB
+    known = all_workloads(size)
+    unknown = set(options.workloads) - {workload.name for workload in known}
+    if unknown:
+        raise SystemExit(f"There are {', '.join(workload.name for workload in known)}.")
+    chosen = [
+        workload
+        for workload in known
+        if workload.name in options.workloads or (not options.workloads and (workload.quick or not options.quick))
+    ]
+    rounds = options.rounds or (2 if options.quick else 5)
+    results.FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=results.FOLDER) as folder:
+        Path(folder).chmod(0o755)  # other users' servers have folders in it
+        sizes = Sizes(
+            file=Path(folder) / "file",
+            seconds=options.seconds or (2 if options.quick else 5),
+            readers=1000,
+            idle=1000 if options.quick else 10_000,
+            many=1000 if options.quick else 10_000,
+        )
+        _write_random(sizes.file, size)
+        limits = {"writing and syncing a file, MB/s": disk(sizes.file)}
+        comparisons = []
+        for workload in chosen:
+            comparison = _compare(workload, sizes, rounds, Path(folder))
+            comparisons.append(comparison)
+            print("\n".join(comparison.lines()), flush=True)
+    print(*(f"{what}: {value:.0f}" for what, value in limits.items()), sep="\n")
+    if options.quick:
+        print("\n".join(results.beside_baseline(comparisons)))
+    if options.record:
+        results.record(comparisons)
+    print(f"The results are in {results.save(comparisons, limits).with_suffix('.*')}")
 
 
 def _write_random(file: Path, size: int) -> None:
     with file.open("wb") as out:
-        for _ in range(size):
-            out.write(os.urandom(1024 * 1024))
+        for _ in range(size // MIB):
+            out.write(os.urandom(MIB))
 
 
-def _compare(workload: Workload, unit: str, urls: dict[str, str], file: Path, rounds: int) -> None:
-    measured: dict[str, list[float]] = {name: [] for name in urls}
-    for number in range(rounds + 1):
-        for name, url in urls.items():
-            rate = workload(url, file)
-            if number:  # the first round warms up
-                measured[name].append(rate)
-    print(f"{workload.__name__}: {workload.__doc__}")
-    ours = statistics.median(next(iter(measured.values())))
-    for name, rates in measured.items():
-        middle = statistics.median(rates)
-        print(
-            f"  {name:26} {middle:9.0f} {unit:5} ({min(rates):.0f} to {max(rates):.0f})  ours is {ours / middle:.2f}x"
-        )
+def _compare(workload: Workload, sizes: Sizes, rounds: int, folder: Path) -> Comparison:
+    comparison = Comparison(workload.name, workload.title, workload.unit, workload.lower)
+    with ExitStack() as servers:
+        there: list[Running] = []
+        for number, contender in enumerate(workload.contenders):
+            try:
+                contender.needs()
+                there.append(
+                    servers.enter_context(running(contender, folder / f"{workload.name}-{number}", sizes.file))
+                )
+            except MissingError as missing:
+                comparison.missing[contender.name] = str(missing)
+        for number in range(rounds + 1):
+            for server in there:
+                try:
+                    done = workload.measure(server, sizes)
+                except MissingError as missing:
+                    comparison.missing[server.name] = str(missing)
+                    continue
+                if number:  # the first round warms up
+                    comparison.rounds.setdefault(server.name, []).append(done)
+    for path in folder.glob(f"{workload.name}-*"):
+        shutil.rmtree(path)
+    return comparison
 
 
 main()

@@ -1,27 +1,141 @@
-"""What is measured: each workload takes a server's URL and returns a rate; higher is better."""
+"""What is measured: each workload has its contenders, ours first, and returns what one of them did in one round."""
 
 from __future__ import annotations
 
-import asyncio
+import json
+import os
+import random
+import re
+import shutil
 import subprocess
+import threading
 import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from benchmarks.generators import COUNT
+from benchmarks import contenders, native
+from benchmarks.contenders import Contender, Running
+from benchmarks.native import MissingError
+from benchmarks.peers.generators import COUNT
 
-RECORD = b'{"sensor": 1, "value": 20.5, "unit": "C", "note": "' + b"x" * 190 + b'"}'
-
-
-def upload(url: str, file: Path) -> float:
-    """MB/s of a PUT by curl, to the answer: for penstock with fsync, to the disk."""
-    return _curl("-T", str(file), f"{url}/files/upload", "-w", "%{speed_upload}")
+Measure = Callable[[Running, "Sizes"], Mapping[str, float]]
 
 
-def download(url: str, file: Path) -> float:
-    """MB/s of a GET by curl, of a file that is in memory."""
-    del file  # what `upload` left
-    return _curl(f"{url}/files/upload", "-w", "%{speed_download}")
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is moved.
+
+    Attributes:
+        file: what goes up and down.
+        seconds: how long what has no end is measured.
+        readers: of a fan-out, and of one of those that wait.
+        many: files of small uploads.
+    """
+
+    file: Path
+    seconds: float
+    readers: int
+    idle: int
+    many: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One comparison.
+
+    Attributes:
+        name: for the command line and the results.
+        title: for people.
+        unit: of the first value of what `measure` returns, by which contenders are compared.
+        measure: does it once.
+        contenders: ours first; the limits last.
+        lower: whether less is better.
+        quick: whether it belongs to the short form.
+    """
+
+    name: str
+    title: str
+    unit: str
+    measure: Measure
+    contenders: tuple[Contender, ...]
+    lower: bool = False
+    quick: bool = field(default=False)
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def upload(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    return {"MB/s": _curl("-T", str(sizes.file), f"{server.url}/files/upload", "-w", "%{speed_upload}")}
+
+
+def form(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    path = "/form" if server.name == contenders.NAIVE.name else "/files/"
+    began = time.perf_counter()
+    _curl("-F", f"file=@{sizes.file}", f"{server.url}{path}", "-w", "%{speed_upload}")
+    return {"MB/s": sizes.file.stat().st_size / 1e6 / (time.perf_counter() - began)}
+
+
+def tus(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """A creation, and one PATCH of everything."""
+    size = sizes.file.stat().st_size
+    request = urllib.request.Request(
+        f"{server.url}/files/" if server.name != contenders.TUS_NODE.name else f"{server.url}/files",
+        method="POST",
+        headers={"Tus-Resumable": "1.0.0", "Upload-Length": str(size), "Upload-Metadata": "filename YS5iaW4="},
+    )
+    with urllib.request.urlopen(request) as answer:
+        location = urllib.request.urljoin(request.full_url, answer.headers["location"])
+    began = time.perf_counter()
+    fields = ("Tus-Resumable: 1.0.0", "Upload-Offset: 0", "Content-Type: application/offset+octet-stream")
+    headers = [part for field in fields for part in ("-H", field)]
+    _curl("-X", "PATCH", "-T", str(sizes.file), *headers, location, "-w", "%{speed_upload}")
+    return {"MB/s": size / 1e6 / (time.perf_counter() - began)}
+
+
+def download(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    _there(server, sizes.file)
+    return {"MB/s": _curl(f"{server.url}/files/upload", "-w", "%{speed_download}")}
+
+
+def ranges(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """Ranges of 64 KiB at random places, on 32 connections."""
+    if shutil.which("wrk") is None:
+        raise MissingError("wrk: apt-get install wrk")
+    _there(server, sizes.file)
+    script = server.folder / "ranges.lua"
+    blocks = sizes.file.stat().st_size // 65536
+    script.write_text(
+        f"request = function() local at = math.random(0, {blocks - 1}) * 65536\n"
+        "return wrk.format('GET', '/files/upload', {Range = 'bytes=' .. at .. '-' .. at + 65535}) end\n"
+    )
+    done = subprocess.run(
+        ["wrk", "-t1", "-c32", f"-d{sizes.seconds:.0f}s", "-s", script, server.url],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if found is None or "Non-2xx" in done.stdout:
+        raise RuntimeError(done.stdout)
+    return {"/s": float(found[1])}
+
+
+def small_uploads(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """Files of 10 KiB, on 32 connections."""
+    prefix = f"/files/round{random.getrandbits(40):x}-"
+    done = native.run("appends", server.port, f"{prefix}%d", 32, sizes.many, 10240, "application/octet-stream", "PUT")
+    return {"/s": done["appends_per_second"], "p99 ms": done["p99_ms"]}
+
+
+def _there(server: Running, file: Path) -> None:
+    """Upload the file if it is not there yet."""
+    marker = server.folder / "there"
+    if not marker.exists() and not server.name.startswith("limit"):
+        _curl("-T", str(file), f"{server.url}/files/upload", "-w", "%{speed_upload}")
+        marker.touch()
 
 
 def _curl(*arguments: str) -> float:
@@ -31,66 +145,209 @@ def _curl(*arguments: str) -> float:
     return float(done.stdout) / 1e6
 
 
-def file_response(url: str, file: Path) -> float:
-    """MB/s of a GET by curl of a file that is in memory, from a handler."""
-    del file  # the servers were told of it
-    return _curl(f"{url}/file", "-w", "%{speed_download}")
+# -- generators -------------------------------------------------------------------------------------------------------
 
 
-def file_object(url: str, file: Path) -> float:
-    """MB/s of a GET by curl of a `BytesIO` of short lines."""
-    del file
-    return _curl(f"{url}/file-object", "-w", "%{speed_download}")
+def _items(path: str) -> Measure:
+    def measure(server: Running, _: Sizes) -> Mapping[str, float]:
+        return {"/s": COUNT / (1e6 * _curl(f"{server.url}{path}", "-w", "%{time_total}"))}
+
+    return measure
 
 
-def plain_generator(url: str, file: Path) -> float:
-    """Lines/s of a plain generator of short lines."""
-    return _items(f"{url}/lines/plain", file)
+def file_response(server: Running, _: Sizes) -> Mapping[str, float]:
+    return {"MB/s": _curl(f"{server.url}/file", "-w", "%{speed_download}")}
 
 
-def async_generator(url: str, file: Path) -> float:
-    """Lines/s of an async generator of short lines."""
-    return _items(f"{url}/lines/async", file)
+def file_object(server: Running, _: Sizes) -> Mapping[str, float]:
+    return {"MB/s": _curl(f"{server.url}/file-object", "-w", "%{speed_download}")}
 
 
-def ndjson(url: str, file: Path) -> float:
-    """Rows/s of an async generator of small dicts, as JSON lines."""
-    return _items(f"{url}/ndjson", file)
+# -- live -------------------------------------------------------------------------------------------------------------
 
 
-def _items(url: str, file: Path) -> float:
-    del file
-    return COUNT / (1e6 * _curl(url, "-w", "%{time_total}"))
+def fan_out(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """Records of 250 bytes, appended by one client as fast as they are accepted, to all readers."""
+    get, post = _live(server, "fan")
+    done = native.run("fanout", server.port, get, post, sizes.readers, sizes.seconds, 250)
+    return {"deliveries/s": done["deliveries_per_second"], "p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"]}
 
 
-def appends_by_one(url: str, file: Path) -> float:
-    """Appends/s over one connection, each waiting for its answer."""
-    del file
-    return asyncio.run(_append(url, connections=1, each=1500))
+def paced_fan_out(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """The same, ten records a second."""
+    get, post = _live(server, "paced")
+    done = native.run("fanout", server.port, get, post, sizes.readers, sizes.seconds, 250, 10)
+    return {"p99 ms": done["p99_ms"], "p50 ms": done["p50_ms"]}
 
 
-def appends_by_64(url: str, file: Path) -> float:
-    """Appends/s over 64 connections to 64 streams."""
-    del file
-    return asyncio.run(_append(url, connections=64, each=150))
+def idle_readers(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """Readers of a stream in which nothing happens, and then one record for all of them."""
+    get, post = _live(server, "idle")
+    arguments = (server.port, get, post)
+    native.run("fanout", *arguments, 50, 0)  # so that what is made at the first use is not counted
+    before = resident(server.pid)
+    process = subprocess.Popen(
+        [native.program("fanout"), *map(str, arguments), str(sizes.idle), "0", "250", "0", "hold"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    connected = json.loads(process.stdout.readline())["connected"]
+    memory = (resident(server.pid) - before) / connected
+    process.stdin.write("\n")
+    process.stdin.flush()
+    done = json.loads(process.stdout.readline())
+    process.wait()
+    return {"KiB a reader": memory / 1024, "ms to the last one": done["max_ms"]}
 
 
-async def _append(url: str, connections: int, each: int) -> float:
-    begin = time.perf_counter()
-    await asyncio.gather(*(_append_on_one(url, f"bench-{number}", each) for number in range(connections)))
-    return connections * each / (time.perf_counter() - begin)
+def resident(pid: int) -> int:
+    """Return the resident memory of a process and of those that it started, in bytes."""
+    total = 0
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            total = int(line.split()[1]) * 1024
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += sum(resident(int(child)) for child in (task / "children").read_text().split())
+    return total
 
 
-async def _append_on_one(url: str, name: str, count: int) -> None:
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    head = f"POST /live/{name} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-    request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(RECORD) + RECORD
-    for _ in range(count):
-        writer.write(request)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if answer[9:11] != b"20":
-            raise RuntimeError(answer.decode())
-        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-    writer.close()
+def _appends(connections: int) -> Measure:
+    def measure(server: Running, sizes: Sizes) -> Mapping[str, float]:
+        _, post = _live(server, "append%d", range(connections))
+        done = native.run("appends", server.port, post, connections, sizes.seconds, 256)
+        return {"/s": done["appends_per_second"], "p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"]}
+
+    return measure
+
+
+def streamed_appends(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """Records of 256 bytes in one long POST."""
+    line = b'{"n":1,"x":"' + b"x" * 241 + b'"}\n'
+    count = sizes.file.stat().st_size // 4 // len(line)
+    lines = server.folder / "lines"
+    if not lines.exists():
+        lines.write_bytes(line * count)
+    url = f"{server.url}/live/streamed?stream"
+    began = time.perf_counter()
+    _curl("-X", "POST", "-T", str(lines), "-H", "Content-Type: application/x-ndjson", url, "-w", "%{speed_upload}")
+    return {"/s": count / (time.perf_counter() - began)}
+
+
+def catch_up(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """A closed stream of NDJSON from its beginning."""
+    if not (server.folder / "log").with_name("history").exists():
+        line = b'{"n":1,"x":"' + b"x" * 241 + b'"}\n'
+        history = server.folder / "history"
+        history.write_bytes(line * (sizes.file.stat().st_size // len(line)))
+        _curl("-T", str(history), f"{server.url}/files/history", "-H", "Content-Type: application/x-ndjson",
+              "-w", "%{speed_upload}")  # fmt: skip
+    url = f"{server.url}/live/history?offset=0"
+    return {"MB/s": _curl("-H", "Accept: application/x-ndjson", url, "-w", "%{speed_download}")}
+
+
+def mixed(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """How much longer a record takes to 100 readers while a file goes up and another one down, again and again."""
+    _there(server, sizes.file)
+    get, post = _live(server, "mixed")
+    arguments = ("fanout", server.port, get, post, 100, sizes.seconds, 250, 50)
+    idle = native.run(*arguments)
+    over = threading.Event()
+
+    def transfer(*arguments: str) -> None:
+        while not over.is_set():
+            _curl("--limit-rate", "200M", *arguments, "-w", "%{speed_download}")
+
+    bulk = [
+        threading.Thread(target=transfer, args=("-T", str(sizes.file), f"{server.url}/files/bulk")),
+        threading.Thread(target=transfer, args=(f"{server.url}/files/upload",)),
+    ]
+    for thread in bulk:
+        thread.start()
+    busy = native.run(*arguments)
+    over.set()
+    for thread in bulk:
+        thread.join()
+    return {
+        "times the idle p99": busy["p99_ms"] / idle["p99_ms"],
+        "idle p99 ms": idle["p99_ms"],
+        "p99 ms": busy["p99_ms"],
+    }
+
+
+def _live(server: Running, name: str, numbers: range | None = None) -> tuple[str, str]:
+    """Return the paths that a stream is read from and appended to, having created it where that is needed."""
+    names = [name] if numbers is None else [name % number for number in numbers]
+    if server.name == contenders.DURABLE_NODE.name:
+        for each in names:
+            _send("PUT", f"{server.url}/v1/stream/{each}")
+        return f"/v1/stream/{name}?offset=now&live=sse", f"/v1/stream/{name}"
+    if server.name == contenders.NCHAN.name:
+        for each in names:
+            _send("POST", f"{server.url}/publish/{each}")
+        return f"/live/{name}", f"/publish/{name}"
+    if not server.name.startswith("limit"):
+        for each in names:
+            _send("POST", f"{server.url}/live/{each}")
+    return f"/live/{name}", f"/live/{name}"
+
+
+def _send(method: str, url: str) -> None:
+    body = None if method == "PUT" else b'{"n":0}'
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method=method)
+    urllib.request.urlopen(request).close()
+
+
+def all_workloads(size: int) -> tuple[Workload, ...]:
+    """Return them all, for a file of ``size`` bytes."""
+    c = contenders
+    limit = c.limit_of_bytes(size)
+    fan = (c.PENSTOCK, c.NCHAN, c.SSE_STARLETTE, c.DURABLE_NODE, c.LIMIT, c.LIMIT_BATCHED)
+    generated = (c.TOOLKIT, c.NAIVE)
+    return (
+        Workload("upload", "Raw upload by curl, to the disk", "MB/s", upload,
+                 (c.PENSTOCK, c.PENSTOCK_OS, c.NGINX_DAV, c.NAIVE, limit), quick=True),
+        Workload("form", "Form upload by curl", "MB/s", form, (c.PENSTOCK, c.NAIVE)),
+        Workload("tus", "tus upload: a creation and one PATCH", "MB/s", tus,
+                 (c.PENSTOCK, c.TUS_NODE, c.TUSPYSERVER)),
+        Workload("small-uploads", "Small uploads: 10 KiB each, 32 connections", "/s", small_uploads,
+                 (c.PENSTOCK_CORES, c.NGINX_CORES)),
+        Workload("download", "Download by curl, warm", "MB/s", download,
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE, c.NAIVE, limit), quick=True),
+        Workload("ranges", "Ranges of 64 KiB, 32 connections", "/s", ranges,
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE)),
+        Workload("file", "A file of one's own by curl", "MB/s", file_response, generated),
+        Workload("file-object", "A file object by curl", "MB/s", file_object, generated),
+        Workload("plain-generator", "Short lines of a plain generator", "/s", _items("/lines/plain"), generated),
+        Workload("async-generator", "Short lines of an async generator", "/s", _items("/lines/async"), generated),
+        Workload("ndjson", "Dicts of an async generator as NDJSON", "/s", _items("/ndjson"), generated),
+        Workload("fan-out", "Fan-out, one client flat out", "deliveries/s", fan_out, fan, quick=True),
+        Workload("paced-fan-out", "Fan-out, ten records a second", "p99 ms", paced_fan_out, fan, lower=True),
+        Workload("idle-readers", "Readers that wait", "KiB a reader", idle_readers,
+                 (c.PENSTOCK_CORES, c.NCHAN, c.SSE_STARLETTE), lower=True),
+        Workload("append", "Appends of 256 bytes, 1 connection", "/s", _appends(1),
+                 (c.PENSTOCK, c.PENSTOCK_OS, c.DURABLE_NODE)),
+        Workload("appends", "Appends of 256 bytes, 64 connections", "/s", _appends(64),
+                 (c.PENSTOCK_CORES, c.PENSTOCK, c.DURABLE_NODE), quick=True),
+        Workload("streamed-appends", "Records of 256 bytes in one POST", "/s", streamed_appends, (c.PENSTOCK,)),
+        Workload("catch-up", "Catch-up of NDJSON by curl", "MB/s", catch_up, (c.PENSTOCK,)),
+        Workload("mixed", "Live records while files go up and down", "times the idle p99", mixed, (c.PENSTOCK,),
+                 lower=True),
+    )  # fmt: skip
+
+
+def disk(file: Path) -> float:
+    """Return the MB/s of writing the file and syncing it: the other limit of an upload."""
+    data = os.urandom(1024 * 1024)
+    count = file.stat().st_size // len(data)
+    target = file.with_name("written")
+    began = time.perf_counter()
+    with target.open("wb", buffering=0) as out:
+        for _ in range(count):
+            out.write(data)
+        os.fsync(out.fileno())
+    took = time.perf_counter() - began
+    target.unlink()
+    return count * len(data) / 1e6 / took

@@ -1,40 +1,54 @@
-/* Appends over keep-alive connections, each to a stream of its own, each once the last was accepted.
+/* Requests with small bodies over keep-alive connections, each once the last was answered.
 
-   appends PORT PATH_WITH_%d CONNECTIONS SECONDS [RECORD_BYTES] [CONTENT_TYPE] */
+   appends PORT PATH_WITH_%d CONNECTIONS SECONDS [BYTES] [CONTENT_TYPE] [PUT]
+
+   POSTs go to a path for each connection: appends, each to a stream of its own. PUTs go to a path for each request, and
+   SECONDS are how many there are: files. */
 #include "common.h"
 
 typedef struct {
     int fd;
     int64_t sent;
     int head;
-    char request[4096];
+    char request[80000];
     answers state;
 } appender;
 
+static const char *pattern, *type, *method = "POST";
+static int size;
+
+static void send_request(appender *a, int path, int64_t number) {
+    char target[1024];
+    snprintf(target, sizeof target, pattern, path);
+    a->head = snprintf(a->request, sizeof a->request,
+                       "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", method,
+                       target, type, size);
+    write_record(a->request + a->head, (size_t)size, number);
+    a->sent = now_ns();
+    send_all(a->fd, a->request, (size_t)(a->head + size));
+}
+
 int main(int argc, char **argv) {
-    if (argc < 5) die("appends PORT PATH_WITH_%%d CONNECTIONS SECONDS [RECORD_BYTES] [CONTENT_TYPE]");
-    int port = atoi(argv[1]), count = atoi(argv[3]), size = argc > 5 ? atoi(argv[5]) : 256;
+    if (argc < 5) die("appends PORT PATH_WITH_%%d CONNECTIONS SECONDS [BYTES] [CONTENT_TYPE] [PUT]");
+    int port = atoi(argv[1]), count = atoi(argv[3]), files = argc > 7;
     double seconds = atof(argv[4]);
-    const char *type = argc > 6 ? argv[6] : "application/json";
+    pattern = argv[2];
+    size = argc > 5 ? atoi(argv[5]) : 256;
+    type = argc > 6 ? argv[6] : "application/json";
+    if (files) method = argv[7];
+    if (size > 70000) die("at most 70000 bytes");
     raise_file_limit();
     appender *all = calloc((size_t)count, sizeof *all);
     int poll = epoll_create1(0);
     static histogram latencies;
-    int64_t accepted = 0, began = now_ns(), stop = began + (int64_t)(seconds * 1e9);
+    int64_t accepted = 0, sent = 0, began = now_ns(), stop = began + (int64_t)(seconds * 1e9);
     for (int i = 0; i < count; i++) {
         appender *a = &all[i];
-        char path[1024];
-        snprintf(path, sizeof path, argv[2], i);
         a->fd = connect_to(port);
         a->state.left = -1;
-        a->head = snprintf(a->request, sizeof a->request,
-                           "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", path,
-                           type, size);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = a};
         epoll_ctl(poll, EPOLL_CTL_ADD, a->fd, &event);
-        write_record(a->request + a->head, (size_t)size, 0);
-        a->sent = now_ns();
-        send_all(a->fd, a->request, (size_t)(a->head + size));
+        send_request(a, i, sent++);
     }
     int waiting = count;
     struct epoll_event events[MOST_EVENTS];
@@ -50,13 +64,12 @@ int main(int argc, char **argv) {
             int64_t now = now_ns();
             add_value(&latencies, now - a->sent);
             accepted++;
-            if (now >= stop) {
+            if (files ? sent >= (int64_t)seconds : now >= stop) {
                 waiting--;
                 continue;
             }
-            write_record(a->request + a->head, (size_t)size, accepted);
-            a->sent = now;
-            send_all(a->fd, a->request, (size_t)(a->head + size));
+            send_request(a, files ? (int)sent : (int)(a - all), sent);
+            sent++;
         }
     }
     double took = (double)(now_ns() - began) / 1e9;

@@ -29,8 +29,22 @@ static void frame(const char *body, size_t size, char *out, size_t *framed) {
     *framed += 4;
 }
 
+static void leave(client *c) {
+    for (int i = 0; i < count; i++)
+        if (readers[i] == c) readers[i] = readers[--count];
+}
+
 static void push(client *c, const char *data, size_t size) {
-    send_all(c->fd, data, size);
+    while (size) {
+        ssize_t sent = send(c->fd, data, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno != EAGAIN && errno != EINTR) return; /* it has left */
+        if (sent < 0) {
+            usleep(50);
+            continue;
+        }
+        data += sent;
+        size -= (size_t)sent;
+    }
 }
 
 /* Take a request's bytes; a client that becomes a reader says no more. */
@@ -40,6 +54,11 @@ static void requests(client *c) {
     for (;;) {
         char *end = memmem(c->in, c->held, "\r\n\r\n", 4);
         if (!end) return;
+        if (!memcmp(c->in, "GET /readyz", 11)) {
+            send_all(c->fd, accepted, sizeof accepted - 1);
+            c->held = 0;
+            return;
+        }
         if (c->in[0] == 'G') {
             c->reading = 1;
             c->held = 0;
@@ -102,7 +121,7 @@ int main(int argc, char **argv) {
             ssize_t got = recv(c->fd, c->in + c->held, sizeof c->in - c->held, 0);
             if (got < 0 && errno == EAGAIN) continue;
             if (got <= 0) {
-                if (c->reading) exit(0); /* the measurement is over */
+                if (c->reading) leave(c);
                 epoll_ctl(poll_fd, EPOLL_CTL_DEL, c->fd, NULL);
                 close(c->fd);
                 free(c);
@@ -111,12 +130,12 @@ int main(int argc, char **argv) {
             c->held += (size_t)got;
             if (!c->reading) requests(c);
         }
-        if (tail_size != before) behind = count;
-        for (int i = 0; behind && i < SLICE; i++, behind--) {
-            client *c = readers[at];
+        if (tail_size != before) behind = count; /* all of them once more */
+        for (int i = 0; behind && count && i < SLICE; i++, behind--) {
+            client *c = readers[at % count];
             if (c->from < tail_size) push(c, tail + c->from, tail_size - c->from);
             c->from = tail_size;
-            at = (at + 1) % count;
+            at++;
         }
     }
 }

@@ -1,11 +1,11 @@
-"""The same as `benchmarks.naive`, with penstock's responses in the handlers."""
+"""The same as `benchmarks.peers.naive`, with penstock's responses in the handlers."""
 
 import io
 import os
 
 from fastapi import FastAPI
 
-from benchmarks.generators import BYTES, async_lines, plain_lines, rows
+from benchmarks.peers.generators import BYTES, async_lines, plain_lines, rows
 from penstock.toolkit.responses.files import StreamedFile
 from penstock.toolkit.responses.streaming import StreamedBytes, StreamedNDJSON, StreamedText
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import AsyncIterable
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 
-from benchmarks.generators import BYTES, async_lines, plain_lines, rows
+from benchmarks.peers.generators import BYTES, async_lines, plain_lines, rows
 
 FOLDER = Path(os.environ["BENCH_FOLDER"])
 FILE = os.environ["BENCH_FILE"]
@@ -58,3 +58,12 @@ async def file_object() -> StreamingResponse:
 @app.get("/readyz")
 async def readyz() -> dict[str, str]:
     return {"status": "ready"}
+
+
+@app.post("/form")
+async def form(file: UploadFile) -> dict[str, int]:
+    size = 0
+    with (FOLDER / "form").open("wb") as out:
+        while chunk := await file.read(1024 * 1024):
+            size += out.write(chunk)
+    return {"size": size}

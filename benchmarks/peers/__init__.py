@@ -1,0 +1,1 @@
+"""The applications and settings of the contenders."""

@@ -39,6 +39,7 @@ from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSp
 if TYPE_CHECKING:
     from penstock.doors.hooks import NewUpload
     from penstock.doors.resumable.router import ResumableRouter
+    from penstock.doors.webhooks import Webhooks
     from penstock.streams import Streams
     from penstock.toolkit.deferred import Deferred, deferred
     from penstock.toolkit.problems import install_problem_handlers
@@ -127,6 +128,7 @@ __all__ = [
     "Streams",
     "UploadedFile",
     "Usage",
+    "Webhooks",
     "WriterEvicted",
     "ZipEntry",
     "ZipFolder",
@@ -148,6 +150,7 @@ __all__ = [
 _LAZY = {
     "Streams": "penstock.streams",
     "NewUpload": "penstock.doors.hooks",
+    "Webhooks": "penstock.doors.webhooks",
     "ResumableRouter": "penstock.doors.resumable.router",
     "Deferred": "penstock.toolkit.deferred",
     "Production": "penstock.toolkit.productions",

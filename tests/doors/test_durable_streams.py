@@ -445,3 +445,43 @@ async def test_httpx_polls_and_resumes(workers: Server, name: str) -> None:
 
         text, _ = await asyncio.gather(poll(), write())
     assert text == "".join(f"{number}," for number in range(30))
+
+
+# -- streams that keep a part
+
+
+async def test_what_is_not_kept_is_gone(server: Server, name: str) -> None:
+    port = server.port
+    keep = {**JSON, "stream-retention": "records=2"}
+    for number in range(20):
+        await request(port, "POST", f"/live/{name}", json.dumps(number).encode(), keep)
+
+    async def status() -> int:
+        return (await read(port, name)).status
+
+    await until(status, 410)
+    start = (await read(port, name)).json()["start"]
+    kept = await read(port, name, f"?offset={offset(start)}")
+    assert kept.json() == list(range(20))[-len(kept.json()) :]
+    fields = {"stream-forked-from": f"/v1/stream/{name}", "stream-fork-offset": offset(0)}
+    assert (await request(port, "PUT", f"/v1/stream/{name}/fork", headers=fields)).status == 400
+    await request(port, "PUT", f"/v1/stream/{name}/fork", headers={"stream-forked-from": f"/v1/stream/{name}"})
+    assert (await read(port, f"{name}/fork")).status == 410
+    assert (await read(port, f"{name}/fork", f"?offset={offset(start)}")).json() == kept.json()
+
+
+async def test_a_compacted_stream_begins_with_what_is_kept(server: Server, name: str) -> None:
+    port = server.port
+    compact = {**JSON, "stream-compact": "id"}
+    for batch in range(4):
+        records = [{"id": number % 3, "n": number, "x": "y" * 2000} for number in range(batch * 25, batch * 25 + 25)]
+        lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+        await request(port, "POST", f"/live/{name}", lines, {**compact, "content-type": "application/x-ndjson"})
+
+    async def records_left() -> bool:
+        return len((await read(port, name)).json()) < 100
+
+    await until(records_left, True)
+    answer = await read(port, name)
+    assert answer.status == 200
+    assert {value["id"]: value["n"] for value in answer.json()} == {0: 99, 1: 97, 2: 98}

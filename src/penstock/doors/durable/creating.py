@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from penstock.core import coordination, rules
 from penstock.core.coordination import FORK, Fork
+from penstock.core.forks import beginning
 from penstock.core.ports import Change, Reader, View
 from penstock.core.service import StreamService
 from penstock.doors.durable.answers import answer
@@ -190,7 +191,7 @@ async def _fork(service: StreamService, wanted: Asked) -> Fork:
         if wanted.declared is not None and not durable.same_type(wanted.declared, durable.media_type(source)):
             raise ContentTypeMismatch(source.name, wanted.declared, durable.media_type(source))
         anchor = source.tail if wanted.offset is None else wanted.offset
-        if anchor > source.tail:
+        if not beginning(reader) <= anchor <= source.tail:
             raise ForkOutOfRange(source.name, anchor, source.tail)
         if durable.is_json(source):
             offset = await _after_messages(reader, anchor, wanted.sub_offset)
@@ -211,7 +212,7 @@ async def _after_messages(reader: Reader, start: int, count: int) -> int:
         ForkOutOfRange: there are not so many, or no message begins there.
     """
     name, tail = reader.info.name, reader.info.tail
-    if start and bytes(await reader.read(start - 1, start)) != b"\n":
+    if start > beginning(reader) and bytes(await reader.read(start - 1, start)) != b"\n":
         raise ForkOutOfRange(name, start, tail)
     offset = start
     while count:

@@ -103,10 +103,14 @@ class _Messages:
 
     def __init__(self, start: int) -> None:
         self.offset = start
+        self._next = start
         self._parts: list[bytes] = []
 
     def event(self, chunk: Chunk, *, last: bool) -> bytes:
         data = bytes(chunk.data)
+        if chunk.offset != self._next:  # what is dropped of a compacted stream is left out
+            self._parts.clear()
+        self._next = chunk.end
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._parts.append(data)

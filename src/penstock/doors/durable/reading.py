@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.core.follow import refreshed
-from penstock.core.forks import check_offset
+from penstock.core.forks import beginning, check_offset
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.durable.answers import answer, common
 from penstock.doors.durable.events import events
 from penstock.errors import OffsetOutOfRange, StreamFailed
-from penstock.model import Buffer, StreamInfo
+from penstock.model import COMPACTED, Buffer, StreamInfo
 from penstock.protocols import durable, sse
 from penstock.protocols.conditional import ETagList
 from penstock.toolkit.problems import bad_request
@@ -106,7 +106,7 @@ async def _chunk(
             _check_whole(info, info.tail)
             return _nothing(info)
         start = info.tail
-    check_offset(reader, start)
+    start = _kept(reader, start)
     if live and start == info.tail and not info.closed:
         info = await service.wait(reader, start, manner.long_poll)
         await service.renew(info)
@@ -131,6 +131,18 @@ async def _chunk(
     if _is_known(request.headers.get("if-none-match"), etag):
         return answer(304, fields)
     return await _body(reader, start, end, fields)
+
+
+def _kept(reader: Reader, start: int) -> int:
+    """Return where to begin for ``start``: in a stream that is compacted, what counts of all before it comes later.
+
+    Raises:
+        OffsetOutOfRange: there is nothing to read from there, or not any more.
+    """
+    if COMPACTED in reader.info.attributes:
+        start = max(start, beginning(reader))
+    check_offset(reader, start)
+    return start
 
 
 def _check_whole(info: StreamInfo, start: int) -> None:
@@ -191,7 +203,7 @@ def _is_known(if_none_match: str | None, etag: str) -> bool:
 async def _end(reader: Reader, start: int) -> int:
     """Return where an answer that begins at ``start`` ends: at the tail, or where a message does."""
     info = reader.info
-    if durable.is_json(info) and start and bytes(await reader.read(start - 1, start)) != b"\n":
+    if durable.is_json(info) and start > beginning(reader) and bytes(await reader.read(start - 1, start)) != b"\n":
         raise OffsetOutOfRange(info.name, start, info.tail, "is within a message")
     end = start + CHUNK
     if end >= info.tail:
@@ -244,8 +256,7 @@ async def _events(
     service: StreamService, reader: Reader, start: int | None, cursor: str | None, manner: Manner
 ) -> Response:
     info = await refreshed(reader) if start is None else reader.info
-    begin = info.tail if start is None else start
-    check_offset(reader, begin)
+    begin = _kept(reader, info.tail if start is None else start)
     _check_whole(info, begin)
     fields = {
         "content-type": sse.MEDIA_TYPE,

@@ -9,6 +9,27 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class CountedPieces:
+    """A middleware that counts the pieces in which bodies are sent.
+
+    Attributes:
+        count: how many, of all applications.
+    """
+
+    count = 0
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            CountedPieces.count += message["type"] == "http.response.body"
+            await send(message)
+
+        await self.app(scope, receive, counted)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from applications import serving
+from applications import CountedPieces, serving
 from penstock import StreamedFile
 from wire import Connection, request
 
@@ -67,3 +67,14 @@ async def test_a_file_that_grows(kind: Any, whole: bool, tmp_path: Path) -> None
         with nullcontext() if whole else pytest.raises(ConnectionError):
             sizes = [len((await connection.request("GET", "/it")).body) for _ in range(2)]
     assert (sizes == [SIZE, SIZE + 4]) == whole
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [(FileResponse, SIZE // 65536, 100), (StreamedFile, 1, 20)])
+async def test_pieces(kind: Any, least: int, most: int, tmp_path: Path) -> None:
+    """Each of stock's, of 64 KiB, is a hop to a thread and back."""
+    app = application(kind, tmp_path / "a")
+    app.add_middleware(CountedPieces)
+    async with serving(app) as port:
+        CountedPieces.count = 0
+        await request(port, "GET", "/it")
+    assert least <= CountedPieces.count <= most

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, routing
 
 from applications import serving
 from penstock import StreamedNDJSON
@@ -29,7 +29,8 @@ def application() -> FastAPI:
 
 
 @pytest.mark.parametrize(("path", "live"), [("/stock", False), ("/ours", True)])
-async def test_silence(path: str, live: bool) -> None:
+async def test_silence(path: str, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_PING_INTERVAL", 0.05)  # of stock's events, for when its lines have heartbeats, too
     async with serving(application()) as port, Connection(port) as connection:
         await connection.begin("GET", path)
         await connection.head()

@@ -11,29 +11,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from applications import serving
+from applications import CountedPieces, serving
 from penstock import StreamedBytes, StreamedText
 from wire import request
 
 LINES = 1000
-
-
-class Counting:
-    """A middleware that counts the pieces of bodies."""
-
-    count = 0
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted(message: Message) -> None:
-            Counting.count += message["type"] == "http.response.body"
-            await send(message)
-
-        await self.app(scope, receive, counted)
 
 
 def lines() -> Generator[str, None, None]:
@@ -67,9 +50,9 @@ async def test_hops_to_a_thread(kind: Any, hops: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("kind", "least", "most"), [(StreamingResponse, LINES, LINES + 1), (StreamedBytes, 1, 3)])
 async def test_pieces_of_a_file_object(kind: Any, least: int, most: int) -> None:
     app = FastAPI()
-    app.add_middleware(Counting)
+    app.add_middleware(CountedPieces)
     app.add_api_route("/it", lambda: kind(io.BytesIO(b"a line\n" * LINES)), response_model=None)
     async with serving(app) as port:
-        Counting.count = 0
+        CountedPieces.count = 0
         assert len((await request(port, "GET", "/it")).body) == 7 * LINES
-    assert least <= Counting.count <= most
+    assert least <= CountedPieces.count <= most

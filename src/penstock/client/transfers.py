@@ -111,7 +111,7 @@ class Transfer:
         self._size = min(HELD, most or HELD) if size is None else size
         async with aclosing(self._body(offset, size, most)) as body:
             standing = await self._tus.append(self._standing, self._name, body, size=size, length=feed.length)
-        if standing.offset == offset and size != 0:
+        if standing.offset == offset and (size != 0 or not standing.complete):
             raise ClientError(
                 f"The server took nothing of {self._name!r} from offset {offset} on, but did not say why."
             )

@@ -60,6 +60,15 @@ class Cutting:
         self.cuts = 0
         self._tasks: list[asyncio.Task[None]] = []
 
+    def check_offsets(self) -> None:
+        """Make sure that no byte was sent again which the server had acknowledged: by tus, one upload or several."""
+        told: dict[str, int] = {}  # the offset that the server told last, by the upload's URL
+        for request in self.requests:
+            if request.method == "PATCH":
+                assert int(request.headers["upload-offset"]) == told.get(request.path, 0)
+            if request.answered and "upload-offset" in request.answer:
+                told[request.path] = int(request.answer["upload-offset"])
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -98,7 +107,8 @@ class Cutting:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: Any) -> None:
         with suppress(ConnectionError):
             while data := await source.read(_PIECE):
-                cut = self._left is not None and len(data) >= self._left
+                # At least one byte is held back: so what was cut off was not complete, and what was complete arrived.
+                cut = self._left is not None and len(data) > self._left
                 if self._left is not None:
                     data = data[: self._left]
                     self._left -= len(data)

@@ -13,8 +13,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
+from applications import serving
 from cutting import Cutting
+from penstock import Streams
 from penstock.client import Client, CorruptTransfer, ServerError, SourceBusy, SourceChanged, SyncClient, Unreachable
 from penstock.client.ledger import state_folder
 from penstock.client.retry import Backoff
@@ -49,12 +52,11 @@ def notes() -> list[str]:
     return sorted(path.name for path in state_folder().glob("*"))
 
 
-async def cut_short(server: Server, source: Path, name: str, after: int, **options: int | str) -> int:
-    """Let an upload end early, as if the program had given up, and return how many bytes the server has of it."""
+async def cut_short(server: Server, source: Path, name: str, after: int, **options: int | str) -> None:
+    """Let an upload end early, as if the program had given up."""
     async with Cutting(server.port, [after]) as proxy, Client(f"http://127.0.0.1:{proxy.port}", retries=0) as client:
         with pytest.raises(Unreachable):
             await client.put(source, name, **options)  # type: ignore[arg-type]  # whatever the test wants
-    return proxy.requests[-1].body
 
 
 def methods(proxy: Cutting) -> list[str]:
@@ -80,7 +82,7 @@ async def test_a_broken_connection_is_gone_on_from(server: Server, name: str, so
     assert (stream.tail, stream.digests != {}) == (len(DATA), True)
     assert await asyncio.to_thread(read, server, name) == DATA
     assert proxy.cuts == 3
-    assert sum(request.body for request in proxy.requests) < len(DATA) + 1000
+    proxy.check_offsets()
     assert seen[-1] == len(DATA)
     assert notes() == []
 
@@ -152,7 +154,7 @@ PUT = [sys.executable, "-m", "penstock", "put"]
 def test_it_goes_on_after_crashes_of_both_sides(tmp_path: Path) -> None:
     source = tmp_path / "big.bin"
     with source.open("wb") as file:
-        file.truncate(600 * MiB)
+        file.truncate(200 * MiB)
     with Server(tmp_path / "data") as server:
         environment = {**os.environ, "PENSTOCK_URL": server.url}
 
@@ -177,14 +179,14 @@ def test_it_goes_on_after_crashes_of_both_sides(tmp_path: Path) -> None:
         assert second > first
         with SyncClient(server.url) as client:
             stream = client.info("big")
-            assert (stream.state, stream.tail) == ("closed", 600 * MiB)
+            assert (stream.state, stream.tail) == ("closed", 200 * MiB)
 
 
 async def test_the_same_upload_is_found_elsewhere_by_its_key(
     server: Server, name: str, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     key = f"key-{name}"
-    sent = await cut_short(server, source, name, 3_000_000, key=key)
+    await cut_short(server, source, name, 3_000_000, key=key)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     copy = tmp_path / "copy"
     await asyncio.to_thread(copy.write_bytes, DATA)
@@ -194,11 +196,13 @@ async def test_the_same_upload_is_found_elsewhere_by_its_key(
         assert (found.name, found.state, found.length) == (name, "open", len(DATA))
         assert await client.find(key + "x") is None
         await client.put(copy, name, key=key)
-        assert sum(request.body for request in proxy.requests) == len(DATA) - sent
+        (append,) = [request for request in proxy.requests if request.method == "PATCH"]
+        begun = int(append.headers["upload-offset"])
+        assert (begun > 0, append.body) == (True, len(DATA) - begun)
         # Its end was not heard of: asked again, it is there, and nothing is sent.
         again = await client.put(copy, name, key=key)
         assert (again.state, again.tail) == ("closed", len(DATA))
-        assert sum(request.body for request in proxy.requests) == len(DATA) - sent
+        assert sum(request.body for request in proxy.requests) == append.body
         with pytest.raises(ServerError, match="Upload-Key"):
             await client.put(DATA[1:], name, key=key)
         with pytest.raises(ServerError, match="Upload-Key"):
@@ -206,6 +210,64 @@ async def test_the_same_upload_is_found_elsewhere_by_its_key(
         with pytest.raises(CorruptTransfer):
             await client.put(bytes(len(DATA)), name, key=key)
     assert await asyncio.to_thread(read, server, name) == DATA
+
+
+async def test_a_pipe_goes_on_by_its_key(server: Server, name: str) -> None:
+    key = f"pipe-{name}"
+
+    async def pieces(stop: int) -> AsyncIterator[bytes]:
+        for start in range(0, stop, 700_000):
+            yield DATA[start : min(start + 700_000, stop)]
+        if stop < len(DATA):
+            raise ValueError("the pipe broke")
+
+    async with Cutting(server.port, []) as proxy, Client(f"http://127.0.0.1:{proxy.port}") as client:
+        with pytest.raises(ValueError, match="the pipe broke"):
+            await client.put(pieces(3_000_000), name, key=key)
+        await client.put(pieces(len(DATA)), name, key=key)
+    assert await asyncio.to_thread(read, server, name) == DATA
+    assert sum(request.body for request in proxy.requests) < len(DATA) + 1_500_000
+
+    async with Client(server.url) as client:
+        with pytest.raises(ValueError, match="the pipe broke"):
+            await client.put(pieces(3_000_000), f"{name}-short", key=f"{key}-short")
+        with pytest.raises(SourceChanged):
+            await client.put(iter([b"short"]), f"{name}-short", key=f"{key}-short")
+
+
+async def test_bytes_that_differ_in_the_end_are_told_of_once(server: Server, name: str, source: Path) -> None:
+    async with Cutting(server.port, [3_000_000]) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        async with Client(url, retries=0) as client:
+            with pytest.raises(Unreachable):
+                await client.put(source, name)
+            changed = _changed_unseen(source)
+            with pytest.raises(CorruptTransfer):
+                await client.put(source, name)
+            assert notes() == []
+            await client.put(source, name)
+    assert await asyncio.to_thread(read, server, name) == changed
+
+
+def _changed_unseen(path: Path) -> bytes:
+    """Change a file where its fingerprint does not look, and return all of its bytes."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(200_000)
+        file.write(b"other")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return path.read_bytes()
+
+
+async def test_whoever_may_write_need_not_be_allowed_to_read(name: str, source: Path) -> None:
+    streams = Streams(":memory:")
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.files(authorize=lambda _request, action, _name: action == "write"))
+    async with serving(app) as port, Client(f"http://127.0.0.1:{port}") as client:
+        stream = await client.put(source, name)
+        assert (stream.name, stream.state, stream.tail) == (name, "closed", len(DATA))
+        info = await streams.info(name)
+        assert (info.incarnation, info.complete) == (stream.incarnation, True)
 
 
 @pytest.mark.parametrize("cuts", [[], [2_000_000, 500, 1_000_000, 2000, 1500]])
@@ -221,7 +283,7 @@ async def test_parts_are_sent_at_once_and_joined(server: Server, name: str, sour
     assert await asyncio.to_thread(read, server, name) == DATA
     joined = [request for request in proxy.requests if request.headers.get("upload-concat", "").startswith("final")]
     assert joined
-    assert sum(request.body for request in proxy.requests) < len(DATA) + 1000
+    proxy.check_offsets()
     offsets = [request.headers.get("upload-offset") for request in proxy.requests if request.method == "PATCH"]
     assert offsets.count("0") >= 4
     assert proxy.cuts == len(cuts)
@@ -236,7 +298,7 @@ async def test_parts_go_on_after_the_program_has_ended(server: Server, name: str
                 await client.put(source, name, parts=3)
         async with Client(url) as client:
             await client.put(source, name, parts=3)
-    assert sum(request.body for request in proxy.requests) < len(DATA) + 1000
+    proxy.check_offsets()
     assert await asyncio.to_thread(read, server, name) == DATA
 
 
@@ -429,7 +491,7 @@ async def test_a_growing_file_is_gone_on_with(server: Server, name: str, growing
             await upload
         growing.add(DATA[MiB:])
         await client.put_growing(growing.path, name, idle=0.3)
-    assert sum(request.body for request in proxy.requests) < len(DATA) + 1000
+    proxy.check_offsets()
     assert await asyncio.to_thread(read, server, name) == DATA
 
 

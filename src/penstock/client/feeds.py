@@ -91,7 +91,11 @@ class PassingFeed:
         self.length: int | None = None
 
     async def size(self, offset: int, most: int | None) -> int | None:
-        """See `Feed`."""
+        """See `Feed`. What the server had from the start is passed over."""
+        while self._end < offset and await self._more():
+            self._let_go(min(self._end, offset))
+        if self._end < offset:
+            raise SourceChanged("The source", offset, self._end)
         self._let_go(offset)
         if self._end == offset and self.length is None:
             await self._more()

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from penstock.client.door import ALGORITHM, WANT_DIGEST, Progress
-from penstock.client.errors import CorruptTransfer
+from penstock.client.errors import CorruptTransfer, ServerError
 from penstock.client.feeds import Feed, GrowingFeed, PassingFeed, SliceFeed
 from penstock.client.fingerprints import Fingerprint
 from penstock.client.ledger import Entry
@@ -36,6 +36,8 @@ _MAX_RESTARTS: Final = 2
 
 _PART: Final = 1024 * 1024
 """A part of an upload has at least this many bytes."""
+
+_NOT_ALLOWED: Final = frozenset({401, 403})
 
 _GIVE_UP: Final = 5.0
 """Seconds for telling the server that an upload is given up."""
@@ -92,13 +94,12 @@ class Resuming:
                     break
                 except (StreamNotFound, StreamGone):
                     # The server has forgotten it: it took too long.
-                    entry.forget()
+                    entry.note()
                     restarts += 1
                     if restarts > _MAX_RESTARTS:
                         raise
-            stream = await self._verified(await (digest or _digest(whole())) if self.verify else None)
-            entry.forget()
-            return stream
+            ours = await (digest or _digest(whole())) if self.verify else None
+            return await self._verified(ours, source.length or 0, entry)
         finally:
             if digest is not None:
                 await _ended(digest)
@@ -185,9 +186,9 @@ class Resuming:
         digest = hashlib.sha256() if self.verify else None
         async with aclosing(source.pieces(digest)) as pieces, self._given_up():
             key = self.key or secrets.token_urlsafe(16)
-            standing = await self._created(None, key)
-            await self._carry(standing, PassingFeed(pieces))
-            return await self._verified(None if digest is None else digest.digest())
+            standing, feed = await self._created(None, key), PassingFeed(pieces)
+            await self._carry(standing, feed)
+            return await self._verified(None if digest is None else digest.digest(), feed.length or 0, Entry())
 
     async def growing(self, path: Path, feed: GrowingFeed, entry: Entry) -> RemoteStream:
         """Upload a file as it grows.
@@ -202,9 +203,8 @@ class Resuming:
         """
         standing = await self._gone_on(path, entry)
         await self._carry(standing, feed)
-        stream = await self._verified(await _digest(feed.body(0, feed.length, None)) if self.verify else None)
-        entry.forget()
-        return stream
+        ours = await _digest(feed.body(0, feed.length, None)) if self.verify else None
+        return await self._verified(ours, feed.length or 0, entry)
 
     async def _gone_on(self, path: Path, entry: Entry) -> Standing:
         """Return the upload that is noted of a file, or of another key a new one."""
@@ -241,17 +241,34 @@ class Resuming:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    async def _verified(self, ours: bytes | None) -> RemoteStream:
-        """Return what the upload has become.
+    async def _verified(self, ours: bytes | None, size: int, entry: Entry) -> RemoteStream:
+        """Return what the upload has become, and forget what was noted of it.
 
         Raises:
             CorruptTransfer: the server has other bytes than were sent.
         """
-        stream = await self.tus.door.backoff.persist(lambda: self._shown(digest=ours is not None))
+        try:
+            stream = await self.tus.door.backoff.persist(lambda: self._shown(digest=ours is not None))
+        except ServerError as error:
+            if error.status not in _NOT_ALLOWED:
+                raise
+            stream = self._known(size)  # whoever may write need not be allowed to look
+        entry.forget()
         theirs = stream.digests.get(ALGORITHM)
         if ours is not None and theirs is not None and ours != theirs:
             raise CorruptTransfer(stream.name, ALGORITHM, theirs, ours)
         return stream
+
+    def _known(self, size: int) -> RemoteStream:
+        plain, _, query = self._path.partition("?")
+        return RemoteStream(
+            name=self._name_in(plain),
+            incarnation=urllib.parse.parse_qs(query).get("upload", [""])[0],
+            tail=size,
+            length=size,
+            closed=True,
+            url=self.tus.door.engine.url(plain),
+        )
 
     async def _shown(self, *, digest: bool) -> RemoteStream:
         path, headers = self._path.partition("?")[0], WANT_DIGEST if digest else {}

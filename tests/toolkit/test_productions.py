@@ -18,7 +18,7 @@ import pytest
 from fastapi import FastAPI
 
 from applications import serving
-from penstock import Stopping, StreamClosed, StreamFailed, StreamGone, Streams, StreamSpec
+from penstock import Stopping, StreamClosed, StreamFailed, StreamGone, StreamNotFound, Streams, StreamSpec
 from penstock.core import follow, service
 from wire import Connection, events, request, until
 
@@ -169,12 +169,31 @@ async def timing_out() -> AsyncGenerator[str, None]:
     raise TimeoutError
 
 
+async def looking_elsewhere() -> AsyncGenerator[str, None]:
+    yield "one\n"
+    raise StreamNotFound("another")
+
+
+async def test_what_somebody_else_writes_into_it_fails_it(tmp_path: Path) -> None:
+    model = Model()
+    async with opened(tmp_path) as streams:
+        production = await streams.produce("a", model.tokens(), TEXT)
+        async for chunk in streams.follow("a"):
+            if chunk.end == 16:
+                break
+        await streams.append("a", [b"not a token\n"])
+        model.go.set()
+        with pytest.raises(StreamFailed, match="its producer failed: OffsetMismatch"):
+            await production.wait()
+
+
 @pytest.mark.parametrize(
     ("generate", "options", "reason"),
     [
         (endless, {"max_size": 1_000_000}, "it grew larger than 1000000 bytes"),
         (silent, {"max_time": 0.2}, "it took more than 0.2 s"),
         (failing, {}, "its producer failed: ValueError"),
+        (looking_elsewhere, {}, "its producer failed: StreamNotFound"),
         (timing_out, {"max_time": 60}, "its producer failed: TimeoutError"),
         (failing, {"on_error": lambda error: f"the model is out of {error}s"}, "the model is out of a secrets"),
     ],

@@ -21,7 +21,16 @@ from typing import Any
 from penstock.core import rules
 from penstock.core.service import StreamService
 from penstock.core.uninterrupted import uninterrupted
-from penstock.errors import PenstockError, Stopping, StreamError, StreamExists, StreamFailed
+from penstock.errors import (
+    PenstockError,
+    Stopping,
+    StreamClosed,
+    StreamError,
+    StreamExists,
+    StreamFailed,
+    StreamGone,
+    StreamNotFound,
+)
 from penstock.model import StreamInfo, StreamSpec, new_incarnation
 from penstock.toolkit.responses.endings import OnError, StreamEnd, told_by
 from penstock.toolkit.responses.formats import CSV, NDJSON, Format, JSONArray, Raw
@@ -48,6 +57,10 @@ _FORMATS: dict[str, Callable[[], Format]] = {
     "application/json": JSONArray,
     "text/csv": CSV,
 }
+
+
+_ENDED = (StreamClosed, StreamFailed, StreamGone, StreamNotFound)
+"""What an append meets where somebody has ended the stream."""
 
 
 class _Overrun(Exception):
@@ -187,12 +200,13 @@ class _Run:
         limit = asyncio.timeout(self._bounds.max_time)
         try:
             async with limit:
-                await self._produce()
+                error = await self._produce()
+            reason = None if error is None else await self._failed(error)
         except asyncio.CancelledError:
             reason = self._reason
         except _Overrun as error:
             reason = str(error)
-        except StreamError as error:  # somebody ended it: the stream says so already, or is gone
+        except _ENDED as error:  # by somebody else: the stream says so already, or is gone
             logger.info("The production of %r ended: %s", self._info.name, error)
         except Exception as error:  # noqa: BLE001 - it is logged, and told to the stream's readers
             late = limit.expired() and isinstance(error, TimeoutError)
@@ -202,16 +216,17 @@ class _Run:
                 task.cancel()
             await uninterrupted(self._end(reason))
 
-    async def _produce(self) -> None:
+    async def _produce(self) -> Exception | None:
+        """Write what the generator yields; close the stream at its end, or return what it raised."""
         outlet, form = self._outlet, self._form
         if self._head:
             await self._append(self._head)
         while (data := await outlet.take()) is not None:
             if data:
                 await self._append(data)
-        if self._producing.error is not None:
-            raise self._producing.error
-        await self._append(form.end(StreamEnd("complete", *outlet.taken)), close=True)
+        if self._producing.error is None:
+            await self._append(form.end(StreamEnd("complete", *outlet.taken)), close=True)
+        return self._producing.error
 
     async def _append(self, data: bytes, *, close: bool = False) -> None:
         most = self._bounds.max_size

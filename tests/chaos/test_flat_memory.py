@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for its use as a
 
 import processes
 from servers import Server
+from uploading import TUS
 from wire import Connection, request
 
 MIB = 1024 * 1024
@@ -86,6 +87,23 @@ class Peaks:
                 await connection.write(piece)
             assert await connection.head() in {200, 201}
 
+    async def resumable_uploads(self, count: int) -> None:
+        """Upload by tus, in one request each, so many at once: together they have the size."""
+        size = self.size // count
+        async with self.during(f"tus, {count} at once"):
+            urls = await asyncio.gather(*(self._resumable_upload(size) for _ in range(count)))
+        for url in urls:
+            assert (await request(self.server.port, "DELETE", url, headers=TUS.asking)).status == 204
+
+    async def _resumable_upload(self, size: int) -> str:
+        url = await TUS.create(self.server.port, size)
+        async with Connection(self.server.port) as connection:
+            await connection.begin("PATCH", url, TUS.appending(0, size))
+            for piece in pieces(0, size):
+                await connection.write(piece)
+            assert await connection.head() == 204
+        return url
+
     async def download(self) -> None:
         async with self.during("GET"):
             assert await self._receive(0, self.size) == self.size
@@ -120,6 +138,7 @@ async def peaks_of(server: Server, size: int, *, all_ways: bool = False) -> Peak
     peaks = Peaks(server, size)
     await peaks.upload()
     await peaks.download()
+    await peaks.resumable_uploads(1)
     if all_ways:
         await peaks.interrupted_download()
         await peaks.parallel_download(16)
@@ -143,6 +162,15 @@ def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
         asyncio.run(scenario(server))
 
 
+@pytest.mark.skipif(not processes.AVAILABLE, reason="looks into /proc")
+def test_a_hundred_uploads_at_once(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server:
+        peaks = Peaks(server, 200 * MIB)
+        asyncio.run(peaks.resumable_uploads(100))
+    (peak,) = peaks.found.values()
+    assert peak < MOST + 100 * MIB, f"{peak / MIB:.0f} MiB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096, help="MiB")
@@ -159,6 +187,10 @@ def main() -> None:
                 say(f"{size} MiB, {what}: peak {peak / MIB:.0f} MiB, {peaks.speeds[what] / MIB:.0f} MiB/s", flush=True)
             found.append(peaks)
         check(*found)
+        many = Peaks(server, arguments.size * MIB)
+        await many.resumable_uploads(100)
+        for what, peak in many.found.items():
+            say(f"{arguments.size} MiB, {what}: peak {peak / MIB:.0f} MiB, {many.speeds[what] / MIB:.0f} MiB/s")
 
     try:
         with Server(folder / "data") as server:

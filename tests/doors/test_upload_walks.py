@@ -285,7 +285,7 @@ class LocalWalk(Walk):
 
 
 @pytest.mark.parametrize("machine", [Walk, LocalWalk], ids=["memory", "local"])
-@pytest.mark.timeout(120 + 2 * EXAMPLES)
+@pytest.mark.timeout(120 + 15 * EXAMPLES)
 def test_any_order_of_requests_does_what_the_protocol_says(machine: type[Walk]) -> None:
     run_state_machine_as_test(
         machine,

@@ -97,6 +97,15 @@ class StreamClosed(StreamError):
         super().__init__(name, f"The stream {name!r} was closed at offset {tail}: nothing more can be appended.")
 
 
+class StreamStopped(StreamClosed):
+    """An append to a stream that a reader had closed, for a ``reason``: it asks the producer to stop."""
+
+    def __init__(self, name: str, tail: int, reason: str) -> None:
+        super().__init__(name, tail)
+        self.reason = reason
+        self.args = (f"The stream {name!r} was stopped at offset {tail} by a reader: {reason}",)
+
+
 class StreamFailed(StreamError):
     """The stream broke at ``tail`` for a ``reason``: what can be read is not the whole."""
 

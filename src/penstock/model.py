@@ -77,6 +77,13 @@ COMPACTED = "compact"
 """The attribute of a stream of which the last value of each key is kept: the member that is the key."""
 
 
+STOPPED = "stopped"
+"""The attribute of a stream that a reader stopped: why."""
+
+QUIET_AFTER = "quiet-after"
+"""The attribute of a stream whose producer appends at least every so many seconds, or is taken for gone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """How much of a stream is kept. What is more is dropped from its beginning, a moment later; offsets stay the same.
@@ -211,6 +218,18 @@ class StreamInfo:
     def shrinks(self) -> bool:
         """Whether its beginning is dropped from time to time."""
         return RETAINED in self.attributes or COMPACTED in self.attributes
+
+    @property
+    def stopped(self) -> str | None:
+        """Why a reader had it closed before its producer did, or None."""
+        reason: str | None = self.attributes.get(STOPPED)
+        return reason
+
+    @property
+    def quiet_after(self) -> float | None:
+        """Within how many seconds of the last append the next one comes, from a producer that lives; or None."""
+        seconds: float | None = self.attributes.get(QUIET_AFTER)
+        return seconds
 
     @property
     def retention(self) -> Retention | None:

@@ -19,7 +19,7 @@ from penstock.stores.memory import MemoryStore
 if TYPE_CHECKING:  # FastAPI is loaded by who mounts a router, not by who only appends and reads
     from fastapi import APIRouter
 
-    from penstock.doors.hooks import Authorize, OnComplete, OnCreate, Owner, Quota
+    from penstock.doors.hooks import Authorize, Identify, OnComplete, OnCreate, Owner, Quota
     from penstock.doors.resumable import ResumableRouter
     from penstock.model import StreamSpec
     from penstock.toolkit.productions import Production, Productions
@@ -197,12 +197,15 @@ class Streams(StreamService):
         authorize: Authorize | None = None,
         heartbeat: float = 15.0,
         origins: Sequence[str] = (),
+        identify: Identify | None = None,
         **options: Any,
     ) -> APIRouter:
         """Return a router that appends records and streams them live; see `penstock.doors.live.live_router`."""
         from penstock.doors.live import live_router
 
-        return live_router(self, prefix=prefix, authorize=authorize, heartbeat=heartbeat, origins=origins, **options)
+        return live_router(
+            self, prefix=prefix, authorize=authorize, heartbeat=heartbeat, origins=origins, identify=identify, **options
+        )
 
 
 def _opened(where: str | os.PathLike[str] | Store, durability: Durability) -> tuple[Store, Notifier]:

@@ -122,6 +122,7 @@ _DOMAIN: Mapping[str, Callable[[Refusal, Problem], errors.PenstockError]] = {
     "not-an-upload": lambda r, _p: errors.NotAnUpload(r.name),
     "writer-evicted": lambda r, _p: errors.WriterEvicted(r.name),
     "stream-closed": lambda r, p: errors.StreamClosed(r.name, r.tail(p)),
+    "stream-stopped": lambda r, p: errors.StreamStopped(r.name, r.tail(p), str(p.extra.get("reason", ""))),
     "stream-failed": lambda r, p: errors.StreamFailed(r.name, r.tail(p), _reason(r, p)),
     "stream-gone": lambda r, p: errors.StreamGone(r.name, str(p.extra.get("incarnation", ""))),
     "offset-mismatch": lambda r, p: errors.OffsetMismatch(r.name, r.number(p, "offset"), r.tail(p)),

@@ -68,7 +68,7 @@ class Selection:
     prefix: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Group:
     """Follows a selection. Close it: it holds the streams open.
 

@@ -287,6 +287,12 @@ class Notifier(Protocol):
     def notify_all(self) -> None:
         """Wake every watcher of this process."""
 
+    def on_question(self, answer: Callable[[bytes], bytes]) -> None:
+        """Have the questions of other processes answered: with at most 32 KiB, at once."""
+
+    async def ask(self, question: bytes) -> Sequence[bytes]:
+        """Return what the other processes answer that share the store, those that do within half a second."""
+
 
 class Clock(Protocol):
     """The time. Tests have their own."""

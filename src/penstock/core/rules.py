@@ -28,9 +28,10 @@ from penstock.errors import (
     StreamGone,
     StreamIsOpen,
     StreamNotFound,
+    StreamStopped,
     WriterEvicted,
 )
-from penstock.model import Buffer, Producer, ProducerState, StreamInfo, StreamSpec
+from penstock.model import STOPPED, Buffer, Producer, ProducerState, StreamInfo, StreamSpec
 
 Condition: TypeAlias = Callable[[StreamInfo | None], None]
 """Looks at what the name shows, and raises if the change must not be made (`PreconditionFailed`, usually)."""
@@ -105,7 +106,7 @@ def append(
     if info.closed:
         if close and not size_of(data) and offset in {None, info.tail}:
             return Change(info, duplicate=True, offset=info.tail)
-        raise StreamClosed(name, info.tail)
+        raise StreamClosed(name, info.tail) if info.stopped is None else StreamStopped(name, info.tail, info.stopped)
     if info.provisional and incarnation is None:
         raise StreamBusy(name)
     if info.upload:
@@ -544,6 +545,16 @@ def _timed(before: StreamInfo, after: StreamInfo) -> StreamInfo:
     age = None if retention is None else retention.age
     timed = replace(after, attributes=attributes)
     return timed if age is None or after.trim_at is not None else replace(timed, trim_at=trim_time(timed, age))
+
+
+def stop(view: View, name: str, reason: str, *, now: float, incarnation: str | None = None) -> Change:
+    """Close a stream because a reader has enough; its producer is told why. One that has ended stays as it is."""
+    info = present(view, name, now, incarnation)
+    if info.closed:
+        return Change(info, duplicate=True, offset=info.tail)
+    check_open_to_all(info)
+    stopped = replace(info, attributes={**info.attributes, STOPPED: reason})
+    return Change(_grow(stopped, 0, now=now, close=True), offset=info.tail)
 
 
 def trim(view: View, name: str, start: int, *, now: float, incarnation: str | None = None) -> Change:

@@ -18,6 +18,7 @@ from penstock.core.forks import ForkReader, check_offset
 from penstock.core.group import Begin, Group, Selection
 from penstock.core.keeper import Keeper
 from penstock.core.ports import Change, Clock, Decide, JoiningStore, Notifier, Reader, Store, View
+from penstock.core.presence import Attendance, Presence, together
 from penstock.core.rules import Condition
 from penstock.core.uninterrupted import uninterrupted
 from penstock.core.uploads import Upload, copy, until_evicted
@@ -86,6 +87,7 @@ class StreamService:
 
     Attributes:
         on_append: is told the name of every stream to which this process has appended; or None.
+        attendance: who is there, of this process.
         companions: what is started and stopped with the service.
     """
 
@@ -104,6 +106,8 @@ class StreamService:
         self.on_append: Callable[[str], None] | None = None
         self.companions: list[Companion] = []
         self._keeper = Keeper(self)
+        self.attendance = Attendance()
+        self._notifier.on_question(self.attendance.answer)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -826,6 +830,25 @@ class StreamService:
     async def close(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
         """Close a stream: nothing more can be appended. Again is harmless."""
         return (await self.append(name, (), close=True, incarnation=incarnation)).info
+
+    async def stop_stream(self, name: str, reason: str, *, incarnation: str | None = None) -> StreamInfo:
+        """Close a stream because a reader has enough: its producer's next append raises `StreamStopped`.
+
+        Of a stream that has ended already, nothing changes.
+        """
+        check_name(name)
+        now = self.now()
+
+        def decide(view: View) -> Change:
+            return rules.stop(view, name, reason, now=now, incarnation=incarnation)
+
+        return _there(await self.commit(name, decide, incarnation=incarnation))
+
+    async def presence(self, name: str) -> Presence:
+        """Return who is there of a stream: on all processes of this machine that share it."""
+        check_name(name)
+        others = await self._notifier.ask(name.encode())
+        return together([self.attendance.of(name), *others])
 
     async def trim(self, name: str, start: int, *, incarnation: str | None = None) -> StreamInfo:
         """Drop a stream's bytes before offset ``start``. Offsets stay what they are; readers behind it are told.

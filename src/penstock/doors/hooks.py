@@ -28,7 +28,7 @@ from penstock.errors import StreamNotFound
 from penstock.model import OCTETS, StreamInfo, check_name
 from penstock.toolkit.problems import RequestError
 
-Action: TypeAlias = Literal["read", "write", "delete", "list"]
+Action: TypeAlias = Literal["read", "write", "delete", "list", "stop"]
 
 Authorize: TypeAlias = Callable[[Request, Action, str], Awaitable[bool | None] | bool | None]
 """Is asked on every request, before anything is done, or read of the body.
@@ -201,6 +201,16 @@ def check_size(size: int | None, max_size: int | None) -> None:
             f"The upload would have {size} bytes, and at most {max_size} are allowed here.",
             max_size=max_size,
         )
+
+
+Identify: TypeAlias = Callable[[Request], Awaitable[str | None] | str | None]
+"""Says who a reader is, in a short text that others may be shown; None for nobody in particular."""
+
+
+async def identified(identify: Identify | None, request: Request) -> str | None:
+    """Ask who a reader is."""
+    who = None if identify is None else await called(identify, request)
+    return None if who is None else str(who)[:200]
 
 
 async def authorized(authorize: Authorize | None, request: Request, action: Action, name: str) -> None:

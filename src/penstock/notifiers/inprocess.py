@@ -56,6 +56,13 @@ class InProcessNotifier:
             group.register(self._watches, name, _Member(group, name))
         return group
 
+    def on_question(self, answer: Callable[[bytes], bytes]) -> None:
+        """See `Notifier.on_question`: there is nobody to ask."""
+
+    async def ask(self, question: bytes) -> Sequence[bytes]:
+        """See `Notifier.ask`: there is nobody to ask."""
+        return ()
+
     def notify_all(self) -> None:
         """See `Notifier.notify_all`."""
         for watches in self._watches.values():

@@ -11,17 +11,21 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.notifiers.inprocess import InProcessGroupWatch, InProcessNotifier, InProcessWatch
 
 _HELLO = b"\x01"
 _EVERYTHING = b"\x02"
+_QUESTION = b"\x03"
+_ANSWER = b"\x04"
 _SEPARATOR = b"\x00"  # in no name
 _DATAGRAM = 32 * 1024
 _MOST_PENDING = 4096
+_PATIENCE = 0.5  # seconds in which another process answers, or does not
 _LONGEST_PATH = 90  # sun_path has 104 bytes on the narrowest system
 
 
@@ -39,6 +43,8 @@ class MachineNotifier:
         self._peers: dict[str, _Peer] = {}
         self._changed: set[bytes] = set()
         self._socket: socket.socket | None = None
+        self._answer: Callable[[bytes], bytes] = lambda _: b""
+        self._questions: dict[bytes, _Question] = {}
 
     async def start(self) -> None:
         """See `Notifier.start`."""
@@ -93,6 +99,37 @@ class MachineNotifier:
         """See `Notifier.notify_all`."""
         self._here.notify_all()
 
+    def on_question(self, answer: Callable[[bytes], bytes]) -> None:
+        """See `Notifier.on_question`."""
+        self._answer = answer
+
+    async def ask(self, question: bytes) -> Sequence[bytes]:
+        """See `Notifier.ask`."""
+        number = secrets.token_bytes(8)
+        head = self._id.encode() + number
+        asked = [peer for peer in self._peers.values() if peer.send_now(_QUESTION + head + question)]
+        if not asked:
+            return ()
+        pending = self._questions[number] = _Question(len(asked), self._loop.create_future())
+        timer = self._loop.call_later(_PATIENCE, pending.end)
+        try:
+            await pending.ended
+        finally:
+            timer.cancel()
+            del self._questions[number]
+        return pending.answers
+
+    def _reply(self, datagram: bytes) -> None:
+        """Answer a question: it begins with who asks, in 16 characters, and its number, in 8 bytes."""
+        peer = self._peers.get(datagram[1:17].decode())
+        if peer is not None:
+            peer.send_now(_ANSWER + datagram[17:25] + self._answer(datagram[25:])[:_DATAGRAM])
+
+    def _take_answer(self, datagram: bytes) -> None:
+        pending = self._questions.get(datagram[1:9])
+        if pending is not None:
+            pending.add(datagram[9:])
+
     def _flush(self) -> None:
         changed, self._changed = self._changed, set()
         if changed:
@@ -114,6 +151,10 @@ class MachineNotifier:
                 # Whatever was told before the hello arrived was not told to that one.
             elif datagram == _EVERYTHING:
                 self._here.notify_all()
+            elif datagram.startswith(_QUESTION):
+                self._reply(datagram)
+            elif datagram.startswith(_ANSWER):
+                self._take_answer(datagram)
             else:
                 for name in datagram.split(_SEPARATOR):
                     self._here.notify(name.decode(), far=True)
@@ -133,6 +174,25 @@ class MachineNotifier:
         peer.close()
         with suppress(OSError):
             peer.path.unlink()
+
+
+@dataclass(slots=True)
+class _Question:
+    """One that was asked: how many answers are still to come, and those that came."""
+
+    left: int
+    ended: asyncio.Future[None]
+    answers: list[bytes] = field(default_factory=list)
+
+    def add(self, answer: bytes) -> None:
+        self.answers.append(answer)
+        self.left -= 1
+        if not self.left:
+            self.end()
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 class _Peer:
@@ -158,6 +218,14 @@ class _Peer:
         except BlockingIOError:
             self._pending.add(_HELLO + name.encode())
             self._wait()
+        except OSError:
+            return False
+        return True
+
+    def send_now(self, datagram: bytes) -> bool:
+        """Send at once, or not at all."""
+        try:
+            self._socket.send(datagram)
         except OSError:
             return False
         return True

@@ -62,6 +62,7 @@ _TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
     errors.NotAnUpload: ("not-an-upload", 409, "The stream is not an upload"),
     errors.WriterEvicted: ("writer-evicted", 409, "Another request took over"),
     errors.StreamClosed: ("stream-closed", 409, "The stream is closed"),
+    errors.StreamStopped: ("stream-stopped", 409, "The stream was stopped"),
     errors.StreamFailed: ("stream-failed", 409, "The stream failed"),
     errors.StreamGone: ("stream-gone", 410, "The stream is gone"),
     errors.OffsetMismatch: ("offset-mismatch", 409, "The offset is not the tail"),
@@ -84,6 +85,7 @@ _TABLE: Mapping[type[errors.PenstockError], tuple[str, int, str]] = {
 
 _FACTS: Mapping[type[errors.PenstockError], Mapping[str, str]] = {
     errors.StreamClosed: {"tail": "tail"},
+    errors.StreamStopped: {"tail": "tail", "reason": "reason"},
     errors.StreamFailed: {"tail": "tail", "reason": "reason"},
     errors.OffsetMismatch: {"offset": "offset", "tail": "tail"},
     errors.OffsetOutOfRange: {"offset": "offset", "tail": "tail", "start": "start"},

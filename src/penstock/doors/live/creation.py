@@ -10,13 +10,14 @@ from fastapi import Request
 
 from penstock.core.service import StreamService
 from penstock.doors.fields import spec_of
-from penstock.model import Retention, StreamSpec
+from penstock.model import QUIET_AFTER, Retention, StreamSpec
 from penstock.protocols.structured import parse_dictionary
 from penstock.toolkit.problems import bad_request
 
 EVENT_FIELD: Final = "event-field"
 """The attribute of a stream that names the member of its records which is their event's type."""
 
+_LONGEST_QUIET: Final = 86_400
 _LIMITS: Final = ("age", "bytes", "records")
 
 
@@ -33,10 +34,10 @@ def live_spec(request: Request, content_type: str, service: StreamService, attri
         RequestError: one is not as it must be.
     """
     spec = spec_of(request, content_type, None, service.now, attributes)
-    event = _member(request, "stream-event-field")
+    own = {EVENT_FIELD: _member(request, "stream-event-field"), QUIET_AFTER: _quiet_after(request)}
     return replace(
         spec,
-        attributes={**spec.attributes, EVENT_FIELD: event} if event else spec.attributes,
+        attributes={**spec.attributes, **{name: value for name, value in own.items() if value is not None}},
         retention=_retention(request),
         compact_by=_member(request, "stream-compact"),
         timed=True,
@@ -48,6 +49,15 @@ def _member(request: Request, field: str) -> str | None:
     if name is not None and not 0 < len(name) <= 200:
         raise bad_request(f"{field.title()} is the name of a member, of up to 200 characters.")
     return name
+
+
+def _quiet_after(request: Request) -> int | None:
+    value = request.headers.get("stream-quiet-after")
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 5 or not 0 < int(value) <= _LONGEST_QUIET:
+        raise bad_request("Stream-Quiet-After is a whole number of seconds, from 1 to a day.")
+    return int(value)
 
 
 def _retention(request: Request) -> Retention | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from penstock.core.follow import refreshed
 from penstock.core.ports import Reader
@@ -27,13 +27,15 @@ class Follower:
 
     Attributes:
         offset: up to where it has been written to.
+        left: is called when it goes, perhaps more than once.
         paused_at: since when its line takes nothing more, by the event loop's clock; 0 while it does.
     """
 
-    __slots__ = ("_line", "_room", "_tail", "_task", "offset", "paused_at")
+    __slots__ = ("_line", "_room", "_tail", "_task", "left", "offset", "paused_at")
 
-    def __init__(self, tail: SharedTail, offset: int, line: Line) -> None:
+    def __init__(self, tail: SharedTail, offset: int, line: Line, left: Callable[[], None]) -> None:
         self.offset = offset
+        self.left = left
         self.paused_at = 0.0
         self._tail = tail
         self._line = line
@@ -137,7 +139,7 @@ class Follower:
                     raise StreamFailed(info.name, info.tail, info.failure)
                 elif info.closed:
                     await self._send(*runs.rest())
-                    return tail.closing(info.tail)
+                    return tail.closing(info)
                 elif tail.tails.service.stopping:
                     raise Stopping
                 elif tail.begin(reader, runs.offset):

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
+from penstock.doors.live.signals import closing_of
 from penstock.errors import OffsetOutOfRange, PenstockError, Stopping, StreamFailed, StreamGone
 from penstock.model import Buffer
 from penstock.protocols.framings import Ending, Framing, Runs, kind_of
@@ -66,7 +67,7 @@ async def framed(
         ended(ending)
         yield framing.end(ending)
     else:
-        ending = Ending("closed", reader.info.tail)
+        ending = closing_of(reader.info)
         ended(ending)
         yield framing.end(ending)
         return

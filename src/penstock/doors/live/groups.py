@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
+from starlette.types import Message, Send
 
 from penstock.core.group import Ended, Group, Member, Selection
 from penstock.core.ports import Reader
@@ -18,6 +20,8 @@ from penstock.doors.live.creation import EVENT_FIELD
 from penstock.doors.live.following import Unfinished, ending_of
 from penstock.doors.live.positions import beginning, check_boundary
 from penstock.doors.live.reading import fields_of, format_of
+from penstock.doors.live.signals import closing_of
+from penstock.doors.live.tails import PATIENCE
 from penstock.doors.live.wishes import Wish
 from penstock.errors import OffsetOutOfRange, Stopping, TooManyStreams
 from penstock.model import Buffer, check_name
@@ -165,7 +169,7 @@ async def framed_group(
                     ids.note(member, offset + len(run))
                 if isinstance(what, Ended):
                     del runs[info.incarnation]
-                    told = Ending("closed", member.offset) if what.error is None else ending_of(what.error)
+                    told = closing_of(info) if what.error is None else ending_of(what.error)
                     yield framing.tell({"name": member.name, **told.members()}, ids.now())
     except Stopping:
         yield framing.farewell()
@@ -223,8 +227,9 @@ async def read_group(
     wish: Wish,
     heartbeat: float,
     authorize: Authorize | None,
+    who: str | None,
 ) -> Response:
-    """Answer a GET of a group."""
+    """Answer a GET of a group by ``who``, as far as the application told."""
     form = format_of(request)
     framing = GroupFraming("events" if form == sse.MEDIA_TYPE else "lines")
     resumes_at = request.headers.get("last-event-id") or None
@@ -233,7 +238,24 @@ async def read_group(
         group.close()
         return Response(status_code=204)  # tells an EventSource to stop
     body = framed_group(group, framing, wish, heartbeat, ended=lambda _: None)
-    return StreamedBody(body, headers=fields_of(framing.media_type), release=group.close)
+    left = service.attendance.group(group, who)
+
+    def release() -> None:
+        left()
+        group.close()
+
+    return _PatientBody(body, headers=fields_of(framing.media_type), release=release)
+
+
+class _PatientBody(StreamedBody):
+    """A body that is given up when its client takes nothing for too long."""
+
+    async def _send_body(self, send: Send) -> None:
+        async def patiently(message: Message) -> None:
+            async with asyncio.timeout(PATIENCE):
+                await send(message)
+
+        await super()._send_body(patiently)
 
 
 def _is_over(group: Group) -> bool:

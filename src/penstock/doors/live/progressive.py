@@ -17,7 +17,7 @@ from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of
 from penstock.doors.live.appending import LARGE, MAX_APPEND, NDJSON, RecordFormat, closes, producer_of
 from penstock.doors.live.creation import live_spec
-from penstock.errors import InvalidRecord, PenstockError
+from penstock.errors import InvalidRecord, PenstockError, StreamClosed, StreamStopped
 from penstock.model import Appended, Producer, StreamSpec
 from penstock.protocols.accept import preferred_type
 from penstock.protocols.json_lines import BadLineError, Lines
@@ -63,17 +63,53 @@ class Session:
         self._producer = producer
         self._close = close
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._ending = False
         self.last: Appended | None = None
         self.created = False
         self.records = 0
 
     async def run(self, request: Request) -> None:
-        """Append all that comes.
+        """Append all that comes, or until a reader or somebody else closes the stream.
 
         Raises:
             PenstockError: why it went no further.
             ClientDisconnect: the client is gone.
         """
+        left = self._service.attendance.producer(self._name)
+        stopped = asyncio.create_task(self._until_closed())
+        work = asyncio.create_task(self._run(request))
+        try:
+            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done() and not work.done():
+                stopped.result()
+            await work
+        finally:
+            left()
+            for task in (work, stopped):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _until_closed(self) -> None:
+        """Wait until somebody else ends the stream, which the next append would notice: but that may be long to come.
+
+        Raises:
+            StreamClosed: it was.
+            StreamGone: it was deleted.
+        """
+        await self._begun.wait()
+        assert self.last is not None  # noqa: S101 - it has begun
+        incarnation = self.last.info.incarnation
+        info = await self._service.when(self._name, lambda info: info.closed, incarnation=incarnation)
+        if not self._ending:
+            stopped = info.stopped
+            raise (
+                StreamClosed(info.name, info.tail) if stopped is None else StreamStopped(info.name, info.tail, stopped)
+            )
+        await asyncio.Event().wait()
+
+    async def _run(self, request: Request) -> None:
         rest = b""
         async with aclosing(batches(request.stream())) as gathered:
             async for chunks in gathered:
@@ -88,6 +124,7 @@ class Session:
                     await self._append(data[:cut])
         if rest:
             await self._append(rest)
+        self._ending = True
         if self.last is None or (self._close and not self.last.info.closed):
             await self._commit(Lines(b"", 0), close=self._close)
 
@@ -129,6 +166,7 @@ class Session:
             self._producer = replace(self._producer, sequence=self._producer.sequence + lines.count)
         self._create = None  # a stream that is deleted meanwhile is not made again in silence
         self.last = appended
+        self._begun.set()
         self.created = self.created or appended.created
         self.records += lines.count
         self._changed.set()

@@ -28,8 +28,8 @@ _ENOUGH: Final = 1024 * 1024
 """Bytes after which the answer to a poll is full."""
 
 
-async def read(tails: SharedTails, request: Request, name: str, wish: Wish) -> Response:
-    """Answer a GET."""
+async def read(tails: SharedTails, request: Request, name: str, wish: Wish, who: str | None) -> Response:
+    """Answer a GET of ``who``, as far as the application told."""
     format_ = format_of(request)
     last_event_id = request.headers.get("last-event-id") or None
     reader = await tails.service.open(name)
@@ -43,7 +43,7 @@ async def read(tails: SharedTails, request: Request, name: str, wish: Wish) -> R
         if wish.wait is not None:
             with reader:
                 return await _poll(tails.service, reader, begin, framing, wish.wait)
-        return SharedBody(tails.of(info, framing), reader, begin, _fields(framing, info))
+        return SharedBody(tails.of(info, framing), reader, begin, _fields(framing, info), who)
     except BaseException:
         reader.close()
         raise

@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse, Response
 
 from penstock.core.service import StreamService
 from penstock.doors.fields import base_of, name_in, url_in
-from penstock.doors.hooks import Authorize, authorized
+from penstock.doors.hooks import Authorize, Identify, authorized, identified
 from penstock.doors.live.appending import ACCEPTED, NDJSON, append, content_of
 from penstock.doors.live.following import HEARTBEAT
 from penstock.doors.live.groups import check_selection, read_group, selected
 from penstock.doors.live.progressive import progressive
 from penstock.doors.live.reading import read
+from penstock.doors.live.signals import presence, stop
 from penstock.doors.live.sockets import serve
 from penstock.doors.live.tails import SharedTails
 from penstock.doors.live.wishes import Wish, wish
@@ -37,6 +38,7 @@ def live_router(
     authorize: Authorize | None = None,
     heartbeat: float = HEARTBEAT,
     origins: Sequence[str] = (),
+    identify: Identify | None = None,
     **options: Any,
 ) -> APIRouter:
     """Return a router that appends records and streams them as they come; see ``docs/http.md``.
@@ -48,6 +50,7 @@ def live_router(
         heartbeat: seconds of silence after which a comment is sent, so that proxies and clients see the line is alive.
         origins: other sites (``https://app.example``) whose pages may connect by WebSocket, beside the one that this is
             served from; ``*`` for all.
+        identify: who a reader is, for those who ask who is there; see `penstock.doors.hooks.Identify`.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["live"], **options})
@@ -62,6 +65,7 @@ def live_router(
             "parameters": [
                 parameter("batch", "query", "Take each element of a JSON array for a record"),
                 parameter("stream", "query", "Append the lines of a long body as they arrive"),
+                parameter("stop", "query", "Close the stream, for the reason in the body, and tell its producer"),
             ],
         },
         responses={
@@ -81,6 +85,9 @@ def live_router(
     async def post(request: Request, name: str) -> Response:
         """Append one record, or several together, and create the stream if there is none."""
         name = name_in(request)
+        if "stop" in request.query_params:
+            await authorized(authorize, request, "stop", name)
+            return await stop(service, request, name)
         await authorized(authorize, request, "write", name)
         location = url_in(base_of(request, route), name)
         if "stream" in request.query_params:
@@ -96,10 +103,13 @@ def live_router(
         selection = selected(request)
         if selection is not None:
             await check_selection(request, selection, authorize)
-            return await read_group(service, request, selection, wish, heartbeat, authorize)
+            who = await identified(identify, request)
+            return await read_group(service, request, selection, wish, heartbeat, authorize, who)
         name = name_in(request)
         await authorized(authorize, request, "read", name)
-        return await read(tails, request, name, wish)
+        if "presence" in request.query_params:
+            return await presence(service, name)
+        return await read(tails, request, name, wish, await identified(identify, request))
 
     router.get(
         "/{name:path}",
@@ -119,6 +129,7 @@ def live_router(
             "parameters": [
                 parameter("Last-Event-ID", "header", "Where to go on: it wins over the parameter `offset`"),
                 parameter("name", "query", "Several streams to follow, where the path names none"),
+                parameter("presence", "query", "Tell who follows, instead of following"),
                 parameter("envelope", "query", "Let each record of NDJSON come with its offset"),
             ]
         },
@@ -127,7 +138,16 @@ def live_router(
 
     @router.websocket("/{name:path}")
     async def connect(websocket: WebSocket, wish: Annotated[Wish, Depends(wish)], mode: str = "both") -> None:
-        await serve(websocket, service, wish, mode, authorize=authorize, heartbeat=heartbeat, origins=tuple(origins))
+        await serve(
+            websocket,
+            service,
+            wish,
+            mode,
+            authorize=authorize,
+            heartbeat=heartbeat,
+            origins=tuple(origins),
+            identify=identify,
+        )
 
     add_other_methods(router, "/{name:path}", _METHODS, lambda _: {"accept-post": ACCEPTED})
     return router

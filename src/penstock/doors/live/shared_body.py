@@ -22,13 +22,17 @@ class SharedBody(StreamedBody):
         reader: of the stream; it is closed when it is not needed any more, in any case.
         start: the offset, where a record begins.
         headers: the fields of the response.
+        who: the reader, as far as the application told.
     """
 
-    def __init__(self, tail: SharedTail, reader: Reader, start: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, tail: SharedTail, reader: Reader, start: int, headers: Mapping[str, str], who: str | None = None
+    ) -> None:
         super().__init__(self._pulled(), headers=headers)
         self._tail = tail
         self._reader: Reader | None = reader
         self._start = start
+        self._who = who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, or as much of it as comes before the connection is handed over."""
@@ -55,7 +59,8 @@ class SharedBody(StreamedBody):
     def _follow(self, line: Line) -> None:
         reader, self._reader = self._reader, None
         assert reader is not None  # noqa: S101 - a response is sent once
-        Follower(self._tail, self._start, line).start(reader)
+        left = self._tail.tails.service.attendance.reader(self._tail.name, self._who)
+        Follower(self._tail, self._start, line, left).start(reader)
 
     async def _pulled(self) -> AsyncGenerator[bytes, None]:
         line = PulledLine()

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -40,11 +40,12 @@ from penstock.core.group import Group, Selection
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.fields import name_in
-from penstock.doors.hooks import Authorize, authorized
+from penstock.doors.hooks import Authorize, Identify, authorized, identified
 from penstock.doors.live.appending import MAX_APPEND, NDJSON
 from penstock.doors.live.following import framed
 from penstock.doors.live.groups import check_selection, framed_group, open_group, selected
 from penstock.doors.live.positions import beginning
+from penstock.doors.live.tails import PATIENCE
 from penstock.doors.live.wishes import Wish
 from penstock.errors import InvalidRecord, PenstockError, StreamNotFound
 from penstock.model import Buffer, Producer, StreamInfo, StreamSpec, check_name
@@ -75,6 +76,7 @@ async def serve(
     authorize: Authorize | None,
     heartbeat: float,
     origins: tuple[str, ...],
+    identify: Identify | None,
 ) -> None:
     """Handle a connection from its request to its end."""
     # The hooks and helpers of the door take requests, and this one was a request.
@@ -83,6 +85,7 @@ async def serve(
     try:
         check_origin(request, origins)
         messages = await connection.open(heartbeat)
+        who = await identified(identify, request)
     except (PenstockError, HTTPException) as error:
         connection.close()
         await websocket.send_denial_response(problem_response(error))
@@ -93,7 +96,11 @@ async def serve(
     try:
         offered = SUBPROTOCOL in websocket.scope.get("subprotocols", ())
         await websocket.accept(SUBPROTOCOL if offered else None)
-        await connection.run(messages)
+        left = connection.attend(who)
+        try:
+            await connection.run(messages)
+        finally:
+            left()
     finally:
         connection.close()
 
@@ -172,6 +179,15 @@ class _Connection:
         )
         return framed_group(group, GroupFraming("messages"), self._wish, heartbeat, ended=self._note)
 
+    def attend(self, who: str | None) -> Callable[[], None]:
+        """Note who is there, and return what notes that it went."""
+        attendance = self._service.attendance
+        if isinstance(self._opened, Group):
+            return attendance.group(self._opened, who)
+        if self._opened is not None:
+            return attendance.reader(self._opened.info.name, who)
+        return (lambda: None) if self._selection is not None else attendance.producer(name_in(self._request))
+
     def close(self) -> None:
         """Release what is read."""
         if self._opened is not None:
@@ -196,7 +212,11 @@ class _Connection:
         async with aclosing(messages):
             async for message in messages:
                 if message:
-                    await self._websocket.send_text(bytes(message).decode())
+                    try:
+                        async with asyncio.timeout(PATIENCE):
+                            await self._websocket.send_text(bytes(message).decode())
+                    except TimeoutError:
+                        return  # it takes nothing, not even a close frame
         ending = self._ending
         if ending is None:
             await self._websocket.close(_STOPPING, "the server is stopping")

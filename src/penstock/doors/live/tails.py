@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Final
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.live.following import HEARTBEAT, ending_of
+from penstock.doors.live.signals import closing_of
 from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
 from penstock.model import StreamInfo
-from penstock.protocols.framings import Ending, Framing, Kind, Runs, kind_of
+from penstock.protocols.framings import Framing, Kind, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
 from penstock.toolkit.responses.handover import Piece
 
@@ -130,6 +131,7 @@ class SharedTail:
     def leave(self, follower: Follower) -> None:
         """Note that a reader has gone. Again is harmless."""
         self._followers.discard(follower)
+        follower.left()
         self._current.pop(follower, None)
         if not self._followers:
             self.tails.forget(self)
@@ -201,7 +203,7 @@ class SharedTail:
                         else:
                             await self._add(*runs.take(chunk.offset, bytes(chunk.data)))
                 await self._add(*runs.rest())
-            last = self.closing(reader.info.tail)
+            last = self.closing(reader.info)
         except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
             last = self.ending(error)
         except asyncio.CancelledError:
@@ -210,9 +212,9 @@ class SharedTail:
             logger.warning("The readers of %r were cut off: %s", self.name, error)
         self._end(last)
 
-    def closing(self, offset: int) -> Last:
+    def closing(self, info: StreamInfo) -> Last:
         """Return what readers are told of a stream that was closed."""
-        return Last(Piece(self.framing.end(Ending("closed", offset))), whole=True)
+        return Last(Piece(self.framing.end(closing_of(info))), whole=True)
 
     def ending(self, error: Exception) -> Last:
         """Return what readers are told of any other end."""

@@ -28,6 +28,8 @@ def state_fields(info: StreamInfo) -> dict[str, str]:
     }
     if info.failure is not None:
         fields["stream-failure"] = _visible(info.failure)
+    if info.stopped is not None:
+        fields["stream-stopped"] = _visible(info.stopped)
     if info.deadline is not None:
         fields["stream-expires-at"] = timestamp(info.deadline)
     return fields

@@ -40,6 +40,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(Dated)
     webhooks = _webhooks(settings)
+    # Routes are tried in turn, and what takes little time itself is asked for most often.
+    app.include_router(streams.durable(long_poll=settings.long_poll, local_webhooks=settings.local_webhooks))
+    app.include_router(streams.live())
     app.include_router(
         streams.files(
             max_size=settings.max_size or None,
@@ -50,8 +53,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             on_complete=None if webhooks is None else webhooks.on_complete,
         )
     )
-    app.include_router(streams.live())
-    app.include_router(streams.durable(long_poll=settings.long_poll, local_webhooks=settings.local_webhooks))
 
     @app.get("/", include_in_schema=False)
     async def welcome(request: Request) -> Response:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from penstock.core.service import StreamService
 from penstock.core.subscriptions import Subscriptions
@@ -19,7 +20,7 @@ from penstock.doors.fields import base_of, name_in, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import parameter, problems
-from penstock.model import check_name
+from penstock.model import RESERVED, check_name
 from penstock.toolkit.problems import bad_request
 
 LONG_POLL: Final = 20.0
@@ -35,8 +36,17 @@ MAX_APPEND: Final = 16 * 1024 * 1024
 """The most bytes of a body: it is held in memory, because an append is all or nothing."""
 
 _METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
-_PATH: Final = "/{name:path}"
+_PATH: Final = "/{name:penstock_stream}"
 _BODY: Final = {"requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+class _StreamPath(PathConvertor):
+    """A path of whatever is no control route, so that routes of streams need not come after those."""
+
+    regex = rf"(?!{RESERVED}(?:/|$)).*"
+
+
+register_url_convertor("penstock_stream", _StreamPath())
 
 
 def durable_router(
@@ -71,48 +81,7 @@ def durable_router(
     # A cache that is shared must not give to everybody what only some may read.
     manner = Manner(long_poll, lifetime, heartbeat, "public" if authorize is None else "private")
 
-    if subscriptions is not None:
-        add_subscription_routes(router, Control(subscriptions, authorize, local=local_webhooks))
-
-    @router.put(
-        _PATH,
-        status_code=201,
-        summary="Create a stream or a fork",
-        openapi_extra={
-            **_BODY,
-            "parameters": [
-                parameter("Stream-TTL", "header", "Seconds without a read or a write after which it expires"),
-                parameter("Stream-Expires-At", "header", "When it expires (RFC 3339)"),
-                parameter("Stream-Closed", "header", "`true`: the body is all there will ever be"),
-                parameter("Stream-Forked-From", "header", "The path of the stream that it begins with"),
-                parameter("Stream-Fork-Offset", "header", "The offset at which the two diverge; without, the tail"),
-                parameter("Stream-Fork-Sub-Offset", "header", "How many bytes or messages after that offset"),
-            ],
-        },
-        response_class=Response,
-        responses={
-            200: {"description": "It is there, as it would be created"},
-            201: {"description": "Created"},
-            **problems(
-                _400="The request is wrong",
-                _404="There is no such source",
-                _409="There is another stream of that name, or the source is another one",
-                _413="The body is too large",
-                _507="The storage is full",
-            ),
-        },
-    )
-    async def create(request: Request, name: str) -> Response:
-        """Create a stream with the body as its first bytes, or find that it is there already."""
-        name = name_in(request)
-        await authorized(authorize, request, "write", name)
-        base = base_of(request, route)
-        wanted = creating.asked(request, service.now(), lambda path: _source(path, base))
-        if wanted.source is not None:
-            await authorized(authorize, request, "read", wanted.source)
-        location = str(request.url.replace(path=url_in(base, name), query=""))
-        return await creating.create(service, request, name, wanted, location, max_append)
-
+    # Routes are tried in turn: those that are asked for most are the first.
     @router.post(
         _PATH,
         status_code=204,
@@ -180,6 +149,45 @@ def durable_router(
         await authorized(authorize, request, "read", name)
         return await reading.read(service, request, name, manner)
 
+    @router.put(
+        _PATH,
+        status_code=201,
+        summary="Create a stream or a fork",
+        openapi_extra={
+            **_BODY,
+            "parameters": [
+                parameter("Stream-TTL", "header", "Seconds without a read or a write after which it expires"),
+                parameter("Stream-Expires-At", "header", "When it expires (RFC 3339)"),
+                parameter("Stream-Closed", "header", "`true`: the body is all there will ever be"),
+                parameter("Stream-Forked-From", "header", "The path of the stream that it begins with"),
+                parameter("Stream-Fork-Offset", "header", "The offset at which the two diverge; without, the tail"),
+                parameter("Stream-Fork-Sub-Offset", "header", "How many bytes or messages after that offset"),
+            ],
+        },
+        response_class=Response,
+        responses={
+            200: {"description": "It is there, as it would be created"},
+            201: {"description": "Created"},
+            **problems(
+                _400="The request is wrong",
+                _404="There is no such source",
+                _409="There is another stream of that name, or the source is another one",
+                _413="The body is too large",
+                _507="The storage is full",
+            ),
+        },
+    )
+    async def create(request: Request, name: str) -> Response:
+        """Create a stream with the body as its first bytes, or find that it is there already."""
+        name = name_in(request)
+        await authorized(authorize, request, "write", name)
+        base = base_of(request, route)
+        wanted = creating.asked(request, service.now(), lambda path: _source(path, base))
+        if wanted.source is not None:
+            await authorized(authorize, request, "read", wanted.source)
+        location = str(request.url.replace(path=url_in(base, name), query=""))
+        return await creating.create(service, request, name, wanted, location, max_append)
+
     @router.head(_PATH, include_in_schema=False)
     async def head(request: Request, name: str) -> Response:
         name = name_in(request)
@@ -205,6 +213,8 @@ def durable_router(
 
     router.add_api_route(_PATH, tell, methods=["OPTIONS"], include_in_schema=False)
     add_other_methods(router, _PATH, _METHODS)
+    if subscriptions is not None:
+        add_subscription_routes(router, Control(subscriptions, authorize, local=local_webhooks))
     return router
 
 

@@ -279,7 +279,7 @@ class Control:
 
 
 def add_subscription_routes(router: APIRouter, control: Control) -> None:
-    """Add the routes, which must come before those of the streams."""
+    """Add the routes."""
     for path, method, summary, handler in (
         (f"/{RESERVED}/jwks.json", "GET", "Tell the keys by which webhooks know the server", control.jwks),
         (_BASE, "PUT", "Subscribe to streams", control.create),
@@ -301,13 +301,14 @@ def add_subscription_routes(router: APIRouter, control: Control) -> None:
             responses=problems(),
             route_class_override=SubscriptionRoute,
         )
-    router.add_api_route(
-        f"/{RESERVED}/{{rest:path}}",
-        control.nothing,
-        methods=["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"],
-        include_in_schema=False,
-        route_class_override=SubscriptionRoute,
-    )
+    for path in (f"/{RESERVED}", f"/{RESERVED}/{{rest:path}}"):
+        router.add_api_route(
+            path,
+            control.nothing,
+            methods=["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"],
+            include_in_schema=False,
+            route_class_override=SubscriptionRoute,
+        )
 
 
 def _sender(*, local: bool) -> Sender | None:

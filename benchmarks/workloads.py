@@ -72,7 +72,7 @@ def upload(server: Running, sizes: Sizes) -> Mapping[str, float]:
 
 
 def form(server: Running, sizes: Sizes) -> Mapping[str, float]:
-    path = "/form" if server.name == contenders.NAIVE.name else "/files/"
+    path = "/form" if server.name in {contenders.NAIVE.name, contenders.TOOLKIT.name} else "/files/"
     began = time.perf_counter()
     _curl("-F", f"file=@{sizes.file}", f"{server.url}{path}", "-w", "%{speed_upload}")
     return {"MB/s": sizes.file.stat().st_size / 1e6 / (time.perf_counter() - began)}
@@ -318,6 +318,8 @@ def all_workloads(size: int) -> tuple[Workload, ...]:
                  (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE, c.NAIVE, limit), quick=True),
         Workload("ranges", "Ranges of 64 KiB, 32 connections", "/s", ranges,
                  (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE)),
+        Workload("body", "A body into a file, by a handler", "MB/s", upload, generated),
+        Workload("body-form", "A form's file into a file, by a handler", "MB/s", form, generated),
         Workload("file", "A file of one's own by curl", "MB/s", file_response, generated),
         Workload("file-object", "A file object by curl", "MB/s", file_object, generated),
         Workload("plain-generator", "Short lines of a plain generator", "/s", _items("/lines/plain"), generated),

@@ -1,15 +1,20 @@
-"""The same as `benchmarks.peers.naive`, with penstock's responses in the handlers."""
+"""The same as `benchmarks.peers.naive`, with penstock in the handlers."""
 
 import io
 import os
+from pathlib import Path
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from benchmarks.peers.generators import BYTES, async_lines, plain_lines, rows
+from penstock.toolkit.requests.dependency import StreamBody, stream_body
+from penstock.toolkit.requests.forms import StreamForm, stream_form
 from penstock.toolkit.responses.files import StreamedFile
 from penstock.toolkit.responses.streaming import StreamedBytes, StreamedNDJSON, StreamedText
 
 FILE = os.environ["BENCH_FILE"]
+FOLDER = Path(os.environ["BENCH_FOLDER"])
 app = FastAPI()
 
 
@@ -36,6 +41,16 @@ async def file() -> StreamedFile:
 @app.get("/file-object")
 async def file_object() -> StreamedBytes:
     return StreamedBytes(io.BytesIO(BYTES))
+
+
+@app.put("/files/{name}")
+async def put(name: str, body: Annotated[StreamBody, Depends(stream_body(max_size=None))]) -> dict[str, int]:
+    return {"size": (await body.save(FOLDER / name)).size}
+
+
+@app.post("/form")
+async def form(form: Annotated[StreamForm, Depends(stream_form(max_file_size=None))]) -> dict[str, int]:
+    return {part.name: (await part.save(FOLDER / "form")).size async for part in form}
 
 
 @app.get("/readyz")

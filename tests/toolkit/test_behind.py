@@ -116,7 +116,9 @@ async def test_an_error_is_heard_by_who_goes_on_and_by_who_waits() -> None:
 async def test_to_stop_is_to_wait_for_what_was_begun_and_for_no_more() -> None:
     work = Work(held=True)
     worker = Behind(work, lambda: 1000 * KIB)
-    await worker.put((b"begun",))
+    await worker.put((b"beg",))
+    assert not work._busy.locked()  # it is not worth a thread yet
+    flushing = asyncio.create_task(worker.flush())
     while not work._busy.locked():  # noqa: ASYNC110 - it is a thread that locks it
         await asyncio.sleep(0.001)
     await worker.put((b"not begun",))
@@ -125,7 +127,8 @@ async def test_to_stop_is_to_wait_for_what_was_begun_and_for_no_more() -> None:
     assert not done
     work.go.set()
     await stopping
-    assert bytes(work.taken) == b"begun"
+    await flushing
+    assert bytes(work.taken) == b"beg"
 
 
 async def test_who_cancels_a_wait_for_bytes_gets_the_cancellation_and_no_complaint_about_time() -> None:

@@ -423,7 +423,7 @@ async def test_a_client_that_goes_leaves_no_file(tmp_path: Path, chunked: bool) 
             raise
 
     async def partial() -> bool:
-        return any((tmp_path / name).stat().st_size >= 1_000_000 for name in names_in(tmp_path))
+        return any((tmp_path / name).stat().st_size >= 500_000 for name in names_in(tmp_path))
 
     async with serving_form(handle) as port, Connection(port) as connection:
         body = part("f", b"x" * 1_000_000, "f")

@@ -23,6 +23,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 
 from applications import serving
 from conftest import tool
+from disks import small_disk
 from penstock import Streams
 from penstock.toolkit.problems import ProblemRoute, install_problem_handlers
 from penstock.toolkit.requests.dependency import KiB, MiB, StreamBody, stream_body
@@ -477,6 +478,16 @@ async def test_a_full_disk_is_a_507_and_nothing_is_left(
         answer = await request(port, "POST", "/save", bytes(100_000))
         assert (answer.status, slug(answer)) == (507, "storage-full")
     assert list(application.folder.iterdir()) == []
+
+
+async def test_a_disk_that_is_really_full_is_one_too(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        application = Application(disk)
+        async with application.running() as port:
+            answer = await request(port, "POST", "/save", bytes(3 * MiB))
+            assert (answer.status, slug(answer)) == (507, "storage-full")
+            assert (await request(port, "POST", "/save", bytes(1000))).status == 200
+        assert [path.name for path in disk.iterdir()] == ["saved.bin"]
 
 
 # -- progress -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from penstock.model import Buffer
 
 __all__ = ["Behind", "keep_freed_memory"]
 
-_BATCH: Final = 1024 * 1024
+_BATCH: Final = 512 * 1024
 """Bytes that the work is given at once, about: what still is in a processor's cache since it arrived."""
 
 _TURN: Final = 32 * 1024 * 1024
@@ -24,8 +24,8 @@ _TURN: Final = 32 * 1024 * 1024
 class Behind:
     """Hands bytes to a function that runs in a thread, in order, while the next ones arrive.
 
-    The thread is one of the event loop's own pool, and is held only while there is something to do: under a fast source
-    it stays for many batches, so that handing over is all that the event loop has to do for each.
+    The thread is one of the event loop's own pool. It is asked for once enough has gathered to be worth its while, and
+    held while there is more: for many batches of a fast source, so that all that the event loop does is to hand over.
 
     Args:
         work: is given some buffers, in order, never two calls at once. What it raises ends it, and is raised to whoever
@@ -38,6 +38,7 @@ class Behind:
         self._most = most
         self._lock = threading.Lock()
         self._waiting: list[Buffer] = []
+        self._gathered = 0  # their size
         self._size = 0  # of what was handed over and is not done
         self._busy = False
         self._running: asyncio.Future[None] | None = None
@@ -49,11 +50,14 @@ class Behind:
         """Hand over some buffers, which must not change from now on. Wait only while too many are under way."""
         self._check()
         most = self._most()
+        size = sum(map(len, buffers))
         with self._lock:
             self._waiting += buffers
-            self._size += sum(map(len, buffers))
+            self._gathered += size
+            self._size += size
             full = self._size >= most
-            begin, self._busy = not self._busy, True
+            begin = not self._busy and self._gathered >= min(_BATCH, most // 2)
+            self._busy = self._busy or begin
         if begin:
             self._begin(asyncio.get_running_loop())
         if full:
@@ -62,6 +66,11 @@ class Behind:
 
     async def flush(self) -> None:
         """Wait until all is done."""
+        with self._lock:
+            begin = not self._busy and bool(self._waiting)
+            self._busy = self._busy or begin
+        if begin:
+            self._begin(asyncio.get_running_loop())
         while (running := self._running) is not None:
             await uninterrupted(running)
             if self._running is running:
@@ -71,7 +80,7 @@ class Behind:
     async def stop(self) -> None:
         """Let go of what has not begun, and wait for what has."""
         with self._lock:
-            self._waiting = []
+            self._waiting, self._gathered = [], 0
         with suppress(Exception):
             await self.flush()
 
@@ -103,7 +112,7 @@ class Behind:
                     return
         except Exception as error:  # noqa: BLE001 - for who hands over the next ones
             with self._lock:
-                self._error, self._busy, self._waiting = error, False, []
+                self._error, self._busy, self._waiting, self._gathered = error, False, [], 0
             self._done(self._size, loop)
 
     def _take(self) -> list[Buffer]:
@@ -113,6 +122,7 @@ class Behind:
                 size += len(self._waiting[count])
                 count += 1
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._gathered -= size
             self._busy = bool(batch)  # here, so that whoever hands over the next ones begins anew
             return batch
 

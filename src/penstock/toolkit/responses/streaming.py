@@ -215,11 +215,11 @@ class Streamed(Response):
     async def _fail(self, scope: Scope, send: Send, outlet: Outlet, error: Exception) -> None:
         """Tell of a failure whoever can be told, and break the body off."""
         items, size = outlet.taken
-        path = scope.get("root_path", "") + scope["path"]
-        facts = {"method": scope["method"], "path": path, "items": items, "bytes": size}
+        method, path = scope["method"], scope["path"]
+        facts = {"method": method, "path": path, "items": items, "bytes": size}
         # The traceback is logged by the server, to which the error goes on.
         text = "%s %s: the streamed response failed after %d items (%d bytes): %r"
-        logger.error(text, scope["method"], path, items, size, error, extra=facts)
+        logger.error(text, method, path, items, size, error, extra=facts)
         told = await told_by(self._on_error, error)
         await send({"type": "http.response.body", "body": self._form.failure(error, told), "more_body": True})
         await break_off(send, error)

@@ -18,7 +18,7 @@ from penstock.doors.hooks import Authorize, Hooks, OnComplete, OnCreate, Owner, 
 from penstock.doors.methods import add_other_methods
 from penstock.doors.resumable import ResumableFiles, asked, creates, is_upload
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
-from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields
+from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields, shows_its_upload
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
 from penstock.protocols.resumable import Limits
@@ -226,7 +226,7 @@ def files_router(
         name = name_in(request)
         if is_tus(request) and method_of(request) != "GET":
             return await tus.answer(request, name, chosen=True)
-        if is_upload(request):
+        if is_upload(request) and not await shows_its_upload(service, request, name):
             return await resumable.answer(request, name)
         await hooks.authorized(request, "read", name)
         return await downloads.answer(service, request, name)

@@ -66,8 +66,8 @@ class Settings:
             raise SettingsError(f"PENSTOCK_FORWARDED_ALLOW_IPS must be addresses or networks: {error}.") from None
         if self.root_path and not (self.root_path.startswith("/") and self.root_path.rstrip("/") == self.root_path):
             raise SettingsError(f"PENSTOCK_ROOT_PATH must begin with a slash and not end with one: {self.root_path!r}.")
-        if bool(self.webhook_url) != bool(self.webhook_secret):
-            raise SettingsError("PENSTOCK_WEBHOOK_URL and PENSTOCK_WEBHOOK_SECRET go together.")
+        if self.webhook_url and not self.webhook_secret:
+            raise SettingsError("PENSTOCK_WEBHOOK_URL needs PENSTOCK_WEBHOOK_SECRET, which signs its messages.")
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -5,6 +5,6 @@ concatenation-unfinished, and checksum-trailer where the server tells of trailer
 """
 
 from penstock.doors.tus.door import TusDoor
-from penstock.doors.tus.requests import is_tus, method_of, option_fields
+from penstock.doors.tus.requests import is_tus, method_of, option_fields, shows_its_upload
 
-__all__ = ["TusDoor", "is_tus", "method_of", "option_fields"]
+__all__ = ["TusDoor", "is_tus", "method_of", "option_fields", "shows_its_upload"]

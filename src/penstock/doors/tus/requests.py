@@ -193,6 +193,17 @@ async def upload_at(service: StreamService, name: str, incarnation: str | None) 
             raise StreamNotFound(name) from None
 
 
+async def shows_its_upload(service: StreamService, request: Request, name: str) -> bool:
+    """Tell whether a GET of an upload's URL means the stream: clients hand on the URL of what they have uploaded."""
+    if request.method != "GET":
+        return False
+    try:
+        info = await service.info(name, incarnation=request.query_params.get("upload"))
+    except (StreamGone, StreamNotFound):
+        return False
+    return KEPT in info.attributes and info.complete and info.published
+
+
 def refusal(error: Exception) -> Exception:
     """Return the error that the protocol's clients understand for one of the domain."""
     if isinstance(error, WriterEvicted):

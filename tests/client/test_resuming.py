@@ -366,6 +366,22 @@ def test_a_limit_that_nothing_keeps_to_is_told(source: Path) -> None:
     assert caught.value.status == 413
 
 
+async def test_folders_go_up_several_files_at_once(server: Server, name: str, tmp_path: Path) -> None:
+    files = {
+        f"{folder}{number}": DATA[: 300_000 * number] for folder in ("", "sub/", "sub/sub/") for number in range(6)
+    }
+    for path, data in files.items():
+        (tmp_path / "folder" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / path).write_bytes(data)
+    async with Client(server.url) as client:
+        streams = [stream async for stream in client.put_folder(tmp_path / "folder", name, jobs=3)]
+        assert {stream.name.removeprefix(f"{name}/"): stream.tail for stream in streams} == {
+            path: len(data) for path, data in files.items()
+        }
+        with pytest.raises(PreconditionFailed):
+            await anext(client.put_folder(tmp_path / "folder", name, if_none_match=True))
+
+
 async def test_conditions_hold(server: Server, name: str, source: Path) -> None:
     async with Client(server.url) as client:
         first = await client.put(source, name, if_none_match=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,9 +24,6 @@ from penstock.errors import PenstockError, PreconditionFailed
 
 if TYPE_CHECKING:
     from penstock.client import Client, RemoteStream
-
-_AHEAD: Final = 64
-"""How many uploads may be over before their lines are written: these come in the order of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +106,26 @@ def command(
 
 
 async def _run(shared: Shared, uploads: Sequence[tuple[str, str]], wanted: Wanted, jobs: int) -> None:
+    from penstock.client.folders import at_once
+
     failed: list[Exception] = []
     async with shared.client() as client, _until_interrupted(shared, watch=wanted.watch) as ended:
         sizes = [_size_of(file) for file, _ in uploads]
         total = None if wanted.watch or None in sizes else sum(filter(None, sizes))
         with progress_bars(show=not shared.quiet, files=len(uploads), size=total) as bars:
             sender = _Sender(client, bars, wanted, ended)
-            async for file, name, result in sender.all(uploads, jobs):
-                if isinstance(result, Exception):
+            works = [partial(sender.send, file, name) for file, name in uploads]
+            async with aclosing(at_once(works, jobs)) as results:
+                each = iter(uploads)
+                async for result in results:
+                    file, name = next(each)
+                    if not isinstance(result, Exception):
+                        shared.say(result.url or name)
+                        shared.document({**as_json(result), "file": file})
+                        continue
                     failed.append(result)
                     if len(uploads) > 1:
                         click.echo(f"penstock: {file}: {' '.join(str(result).split())}", err=True)
-                else:
-                    shared.say(result.url or name)
-                    shared.document({**as_json(result), "file": file})
     if len(uploads) == 1 and failed:
         raise failed[0]
     if failed:
@@ -138,34 +141,16 @@ class _Sender:
         self._wanted = wanted
         self._ended = ended
 
-    async def all(
-        self, uploads: Sequence[tuple[str, str]], jobs: int
-    ) -> AsyncIterator[tuple[str, str, RemoteStream | Exception]]:
-        """Yield what became of each upload, in order."""
-        free = asyncio.Semaphore(jobs)
-        tasks: dict[int, asyncio.Task[RemoteStream | Exception]] = {}
-        begun = 0
-        try:
-            for index, (file, name) in enumerate(uploads):
-                while begun < len(uploads) and begun < index + jobs + _AHEAD:
-                    tasks[begun] = asyncio.create_task(self._one(*uploads[begun], free))
-                    begun += 1
-                yield file, name, await tasks.pop(index)
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
-
-    async def _one(self, file: str, name: str, free: asyncio.Semaphore) -> RemoteStream | Exception:
-        async with free:
-            with self._bars.bar(name) as progress:
-                try:
-                    return await self._put(file, name, progress)
-                except PreconditionFailed as error:
-                    error.args = (_what_is_there(name, no_clobber=self._wanted.options["if_none_match"]),)
-                    return error
-                except (PenstockError, OSError) as error:
-                    return error
+    async def send(self, file: str, name: str) -> RemoteStream | Exception:
+        """Upload a file, and return what became of it."""
+        with self._bars.bar(name) as progress:
+            try:
+                return await self._put(file, name, progress)
+            except PreconditionFailed as error:
+                error.args = (_what_is_there(name, no_clobber=self._wanted.options["if_none_match"]),)
+                return error
+            except (PenstockError, OSError) as error:
+                return error
 
     async def _put(self, file: str, name: str, progress: Any) -> RemoteStream:
         wanted = self._wanted
@@ -246,15 +231,10 @@ def _is_one_more(given: Sequence[str], last: str) -> bool:
 
 
 def _files_in(folder: str, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the files in a folder and in those within it, in order, with their names below ``name``."""
-    for where, folders, files in os.walk(folder):
-        folders.sort()
-        below = Path(where).relative_to(folder).as_posix()
-        for file in sorted(files):
-            path = Path(where, file)
-            with suppress(OSError):  # a link that leads nowhere
-                if stat.S_ISREG(path.stat().st_mode):
-                    yield str(path), "/".join([name, file] if below == "." else [name, below, file])
+    from penstock.client.folders import files_in
+
+    for path, own in files_in(Path(folder), name):
+        yield str(path), own
 
 
 def _size_of(file: str) -> int | None:

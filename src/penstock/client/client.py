@@ -21,6 +21,7 @@ from penstock.client.downloads import DestinationLike, Download, Downloaded
 from penstock.client.engine import Engine
 from penstock.client.errors import ClientError
 from penstock.client.feeds import GrowingFeed
+from penstock.client.folders import at_once, files_in
 from penstock.client.ledger import Entry, state_folder
 from penstock.client.paths import path_of, query
 from penstock.client.reading import Reading, Version
@@ -223,6 +224,52 @@ class Client:
         resuming = Resuming(TusDoor(self._files), name, headers, key, verify, progress, BodyLimit(max_body))
         with self._entry(source, name, keep=resume) as entry, closing(GrowingFeed(source.path, ended, idle)) as feed:
             return await resuming.growing(source.path, feed, entry)
+
+    async def put_folder(
+        self,
+        folder: str | os.PathLike[str],
+        prefix: str,
+        *,
+        jobs: int = 4,
+        if_none_match: bool = False,
+        ttl: float | None = None,
+        verify: bool = True,
+        parts: int = 1,
+        max_body: int | None = None,
+        resume: bool = True,
+    ) -> AsyncGenerator[RemoteStream, None]:
+        """Upload the files in a folder and in those within it, several at once, and yield their streams in order.
+
+        The first failure ends it; a further call sends again what is complete, and goes on with what is not.
+
+        Args:
+            folder: the folder.
+            prefix: what the names begin with; a slash and the file's path within the folder follow.
+            jobs: how many at once.
+            if_none_match: as of `put`, and so are the others.
+            ttl: seconds without a change after which each stream expires.
+            verify: compare each SHA-256.
+            parts: of a large file, how many parts at once.
+            max_body: the most bytes of a request.
+            resume: keep notes of uploads, and go on with what an earlier call has left.
+        """
+        works = [
+            partial(
+                self.put,
+                path,
+                name,
+                if_none_match=if_none_match,
+                ttl=ttl,
+                verify=verify,
+                parts=parts,
+                max_body=max_body,
+                resume=resume,
+            )
+            for path, name in files_in(Path(folder), prefix)
+        ]
+        async with aclosing(at_once(works, jobs)) as streams:
+            async for stream in streams:
+                yield stream
 
     def _entry(self, source: Source, name: str, *, keep: bool) -> AbstractContextManager[Entry]:
         """Return where an upload is noted: in a file, where it can be gone on with when this program has ended."""

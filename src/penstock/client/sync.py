@@ -48,6 +48,7 @@ class SyncClient(Blocking[Client]):
 
     put = blocking(Client.put)
     put_growing = blocking(Client.put_growing)
+    put_folder = iterating(Client.put_folder)
     find = blocking(Client.find)
     get = blocking(Client.get)
     read = iterating(Client.read)

@@ -361,6 +361,22 @@ async def test_uploads_expire_for_want_of_progress(where: Any) -> None:
         assert (await head(port, done)).status == 200
 
 
+async def test_what_expired_while_the_server_was_down_is_cleaned_up(tmp_path: Path) -> None:
+    clock = ManualClock(1_400_000_000)
+    async with penstock(tmp_path / "data", clock, upload_expiry=3600) as (port, _):
+        for fields in ({}, {"upload_concat": "partial"}):
+            url = await location(port, 400_000, **fields)
+            assert (await patch(port, url, 0, b"a" * 300_000)).status == 204
+    clock.advance(3601)
+
+    async def blobs() -> int:
+        return sum(path.is_file() for path in (tmp_path / "data" / "blobs").rglob("*"))
+
+    assert await blobs() == 2
+    async with penstock(tmp_path / "data", clock):
+        await until(blobs, 0)  # nobody has to ask for that
+
+
 async def test_uploads_can_be_kept_for_ever() -> None:
     async with penstock(upload_expiry=None) as (port, _):
         assert "upload-expires" not in (await create(port, 6)).headers

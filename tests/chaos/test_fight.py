@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import time
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -104,19 +106,27 @@ def check(content: bytes, fighters: list[Fighter]) -> None:
             assert content[start:stop] == own_bytes(client, start, stop), f"{start}-{stop} was told to {client}"
 
 
-@pytest.mark.timeout(120 + SECONDS * 4)
-@pytest.mark.parametrize("dialect", DIALECTS)
-async def test_two_clients_fight_over_one_upload(workers: Server, dialect: str) -> None:
-    spoken = DIALECTS[dialect]
+async def fight(port: int, dialect: Dialect) -> Counter[str]:
+    """Let two clients fight over one upload after another, and return what happened."""
+    counts: Counter[str] = Counter()
     until = time.monotonic() + SECONDS
-    evictions = 0
     while time.monotonic() < until:
-        url = await spoken.create(workers.port, LENGTH)
-        fighters = [Fighter(client, spoken, url) for client in range(2)]
-        await asyncio.gather(*(fighter.fight(workers.port) for fighter in fighters))
-        content = await request(workers.port, "GET", url.partition("?")[0])
+        url = await dialect.create(port, LENGTH)
+        fighters = [Fighter(client, dialect, url) for client in range(2)]
+        await asyncio.gather(*(fighter.fight(port) for fighter in fighters))
+        content = await request(port, "GET", url.partition("?")[0])
         assert content.headers["stream-state"] == "closed"
         check(content.body, fighters)
-        evictions += sum(fighter.evictions for fighter in fighters)
-        await request(workers.port, "DELETE", url, headers=spoken.asking)
-    assert evictions
+        counts["uploads"] += 1
+        counts["evictions"] += sum(fighter.evictions for fighter in fighters)
+        counts["acknowledged"] += sum(len(fighter.told) for fighter in fighters)
+        await request(port, "DELETE", url, headers=dialect.asking)
+    return counts
+
+
+@pytest.mark.timeout(120 + SECONDS * 4)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_two_clients_fight_over_one_upload(workers: Server, dialect: str) -> None:
+    counts = asyncio.run(fight(workers.port, DIALECTS[dialect]))
+    sys.stdout.write(f"{dict(counts)}\n")
+    assert counts["evictions"]

@@ -31,7 +31,8 @@ class Upload(BaseModel):
     file: Annotated[UploadedFile, to_folder(FOLDER, name=lambda part: part.filename, overwrite=True, fsync=False)]
 
 
-Body = Annotated[StreamBody, Depends(stream_body(max_size=MOST, idle=5.0, min_rate=1000.0, grace=1.0))]
+Body = Annotated[StreamBody, Depends(stream_body(max_size=MOST))]
+Brisk = Annotated[StreamBody, Depends(stream_body(max_size=MOST, idle=5.0, min_rate=1000.0, grace=1.0))]
 Parts = Annotated[StreamForm, Depends(stream_form(max_file_size=MOST))]
 UploadForm = Annotated[Form[Upload], Depends(form_model(Upload, max_file_size=MOST))]
 
@@ -44,6 +45,11 @@ async def save(name: str, body: Body) -> dict[str, Any]:
 
 @app.post("/unbounded")
 async def unbounded(body: Annotated[StreamBody, Depends(stream_body(max_size=None))]) -> int:
+    return len(await body.digest())
+
+
+@app.post("/brisk")
+async def brisk(body: Brisk) -> int:
     return len(await body.digest())
 
 

@@ -81,7 +81,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str], Callable[[], Iterable[bytes]], int
     ),
     # sizes and times
     "a body without end": ("/files/x", {}, lambda: endless(b"", b"x"), 413, LARGE),
-    "one byte a second": ("/files/x", {}, lambda: itertools.repeat(b"x"), 408, "too-slow"),
+    "one byte a second": ("/brisk", {}, lambda: itertools.repeat(b"x"), 408, "too-slow"),
     # forms
     "100,000 fields": ("/parts", {}, lambda: [part("a", b"1") * 1000] * 100, 413, LARGE),
     "10,000 files": ("/parts", {}, lambda: [part("a", b"", "f") * 1000] * 10, 413, LARGE),

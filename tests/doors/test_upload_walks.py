@@ -38,6 +38,7 @@ DRAFT = {"upload-draft-interop-version": "8"}
 
 SIZES = st.sampled_from([0, 1, 3, 10, 70_000])
 GONE = {404, 410}
+VERSIONS = st.sampled_from([3, 4, 5, 6, 7, 8, None])
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class Model:
         part: whether it is a part.
         parts: what it is made of, for a final upload.
         gone: whether it was deleted.
+        draft: whether it is an upload by the IETF's protocol, whose requests no other one answers.
     """
 
     url: str
@@ -63,6 +65,7 @@ class Model:
     part: bool = False
     parts: list[Model] = field(default_factory=list)
     gone: bool = False
+    draft: bool = False
 
     @property
     def final(self) -> bool:
@@ -77,6 +80,23 @@ class Model:
         if not self.complete and all(part.complete and not part.gone for part in self.parts):
             self.data = b"".join(part.data for part in self.parts)
             self.complete = True
+
+
+def _of_version(version: int | None, last: bool | None) -> dict[str, str]:
+    """Return the fields of a request of the IETF's protocol."""
+    fields = {} if version is None else {"upload-draft-interop-version": str(version)}
+    if last is not None and version == 3:
+        fields["upload-incomplete"] = "?0" if last else "?1"
+    elif last is not None:
+        fields["upload-complete"] = "?1" if last else "?0"
+    return fields
+
+
+def _complete(version: int | None, answer: httpx.Response) -> bool:
+    """What an answer says of completeness."""
+    if version == 3:
+        return answer.headers["upload-incomplete"] == "?0"
+    return bool(answer.headers["upload-complete"] == "?1")
 
 
 class Walk(RuleBasedStateMachine):
@@ -152,12 +172,10 @@ class Walk(RuleBasedStateMachine):
         fields = {**TUS, "upload-concat": f"final;{' '.join(part.url for part in parts)}"}
         known = [model for model in self._models if model.parts == parts and not model.gone]
         created = self._ask("POST", "/files/", fields)
-        if any(part.gone for part in parts):
-            assert created.status_code in GONE
-            return multiple()
-        if not all(part.part for part in parts):
-            assert created.status_code == 400
-            return multiple()
+        for part in parts:  # the first that is not as it must be tells
+            if part.gone or not part.part:
+                assert created.status_code in (GONE if part.gone else {400})
+                return multiple()
         lengths = [len(part.data) if part.complete else part.length for part in parts]
         if None not in lengths and sum(filter(None, lengths)) > MAX_SIZE:
             assert created.status_code == 413
@@ -267,9 +285,98 @@ class Walk(RuleBasedStateMachine):
         assert created.status_code == 201
         if last:
             return multiple()
-        model = Model(urljoin("/files/", created.headers["location"]), length, data)
+        model = Model(urljoin("/files/", created.headers["location"]), length, data, draft=True)
         self._models.append(model)
         return model
+
+    @rule(upload=uploads, version=VERSIONS, wrong=st.sampled_from([0, 0, 0, 1, -1]), size=SIZES, last=st.booleans(),
+          length=st.one_of(st.none(), SIZES), digest=st.sampled_from([None, None, True, False]))  # fmt: skip
+    def append_draft(
+        self,
+        upload: Model,
+        version: int | None,
+        wrong: int,
+        size: int,
+        last: bool,
+        length: int | None,
+        digest: bool | None,
+    ) -> None:
+        offset, data = max(0, len(upload.data) + wrong), self._bytes(size)
+        fields = {**_of_version(version, last), "content-type": "application/partial-upload"}
+        fields |= {"upload-offset": str(offset)} | ({} if length is None else {"upload-length": str(length)})
+        if digest is not None:
+            given = base64.b64encode(hashlib.sha256(data if digest else data + b"x").digest()).decode()
+            fields["content-digest"] = f"sha-256=:{given}:"
+        answer = self._ask("PATCH", upload.url, fields, data)
+        before = upload.complete
+        status, complete = self._appended(upload, version, offset, data, length, last, digest)
+        assert answer.status_code == status, (answer.status_code, answer.text, status)
+        assert _complete(version, answer) is complete
+        if status == 409 or (200 <= status < 300):
+            assert answer.headers["upload-offset"] == str(len(upload.data))
+        if complete and not before and upload.complete:
+            assert answer.json()["tail"] == len(upload.data)
+
+    def _appended(
+        self,
+        upload: Model,
+        version: int | None,
+        offset: int,
+        data: bytes,
+        length: int | None,
+        last: bool,
+        digest: bool | None,
+    ) -> tuple[int, bool]:
+        """Return the status and the completeness that must be told, and change the model as the request must have."""
+        early = version is not None and version <= 6
+        if "upload=" not in upload.url:
+            return 400, False  # it would create something, but for the offset
+        if upload.gone or not upload.draft:
+            return 404, False
+        if offset != len(upload.data):
+            return 409, False
+        if upload.complete:
+            return (201, True) if last and not data and version != 7 else (400, False)
+        end = offset + len(data)
+        told = {number for number in (upload.length, length, end if last else None) if number is not None}
+        if len(told) > 1 or any(number < end for number in told):
+            return 400, False
+        known = told.pop() if told else None
+        if (end if known is None else known) > MAX_SIZE:
+            return 413, False
+        whole = offset == 0 and last
+        if digest is False and not whole:
+            upload.length = known  # which was told by then
+            return 400, False
+        if digest is False:  # the digest of the whole is wrong: that is the end of it
+            upload.gone = True
+            return 400, True
+        upload.length, upload.data = known, upload.data + data
+        upload.complete = last or (early and end == known)
+        return (201, True) if upload.complete else (201 if early else 204, False)
+
+    @rule(upload=uploads, version=VERSIONS, method=st.sampled_from(["HEAD", "GET"]))
+    def look_draft(self, upload: Model, version: int | None, method: str) -> None:
+        if method == "GET" and not upload.draft and "upload=" not in upload.url:
+            return  # which reads it
+        answer = self._ask(method, upload.url, _of_version(version, None))
+        if upload.gone or not upload.draft:
+            assert answer.status_code in ({404} if "upload=" in upload.url else {200, 404, 410})
+            return
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert answer.headers["upload-offset"] == str(len(upload.data))
+        assert _complete(version, answer) is upload.complete
+        length = len(upload.data) if upload.complete else upload.length
+        assert answer.headers.get("upload-length") == (None if length is None else str(length))
+
+    @rule(upload=uploads)
+    def cancel_draft(self, upload: Model) -> None:
+        if not upload.draft:
+            return
+        answer = self._ask("DELETE", upload.url, DRAFT)
+        assert answer.status_code == (404 if upload.gone else 204)
+        upload.gone = upload.gone or not upload.complete  # of one that is complete, only the URL goes
+        upload.draft = False
 
     # -- the server ---------------------------------------------------------------------------------------------------
 

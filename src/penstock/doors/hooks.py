@@ -98,6 +98,9 @@ Quota: TypeAlias = int | Callable[[str], Awaitable[int | None] | int | None]
 A number for every owner, or a function that is given the owner, and returns a number, or None for no limit.
 """
 
+MAX_SIZE = "max_size"
+"""The attribute that holds the most bytes that an upload may have."""
+
 MOST_ANSWERED = 64 * 1024
 """The most bytes of the body of a response that ``on_complete`` returns."""
 

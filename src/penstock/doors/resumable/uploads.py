@@ -24,6 +24,7 @@ from penstock.core.service import StreamService
 from penstock.core.uploads import Upload
 from penstock.doors.checked import pump_checked
 from penstock.doors.fields import check_coding
+from penstock.doors.hooks import MAX_SIZE
 from penstock.errors import (
     DigestMismatch,
     LengthMismatch,
@@ -175,10 +176,10 @@ class Resumable:
         if fields.complete:
             given = agreed(given, digests_in(request, "content-digest"))
         digests = {name: b64encode(digest).decode() for name, digest in given.items()}
-        state: dict[str, Any] = {"digests": digests, "max_size": max_size, **more}
+        state: dict[str, Any] = {"digests": digests, **more}
         if wanted := wanted_digest(request):
             state["wanted"] = wanted
-        return {STATE: state}
+        return {STATE: state} if max_size is None else {STATE: state, MAX_SIZE: max_size}
 
     async def begun(self, request: Request, fields: UploadRequest, info: StreamInfo) -> Response:
         """Take in the content of the request that has created an upload, and answer it."""
@@ -513,5 +514,5 @@ def _in_our_terms(error: PenstockError | HTTPException) -> PenstockError | HTTPE
 
 
 def _max_size(info: StreamInfo) -> int | None:
-    most: int | None = info.attributes[STATE]["max_size"]
+    most: int | None = info.attributes.get(MAX_SIZE)
     return most

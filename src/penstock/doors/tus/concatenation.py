@@ -9,12 +9,9 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from penstock.core.service import StreamService
-from penstock.doors.hooks import check_size
+from penstock.doors.hooks import MAX_SIZE, check_size
 from penstock.errors import StreamClosed, StreamGone, WriterEvicted
 from penstock.model import StreamInfo
-
-MAX_SIZE: Final = "max_size"
-"""The attribute that holds the most bytes that an upload may have."""
 
 _PARTS: Final = "parts"
 """Of a final upload: the names and incarnations of its parts."""

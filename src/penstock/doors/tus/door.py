@@ -16,11 +16,10 @@ from penstock.core.uploads import Upload
 from penstock.doors.checked import pump_checked
 from penstock.doors.fields import check_coding, spec_of
 from penstock.doors.finishing import Finishing, completed_by
-from penstock.doors.hooks import Action, Hooks, NewUpload, check_size
+from penstock.doors.hooks import MAX_SIZE, Action, Hooks, NewUpload, check_size
 from penstock.doors.keys import check_key
 from penstock.doors.tus.checksum import BodyChecksum
 from penstock.doors.tus.concatenation import (
-    MAX_SIZE,
     attributes_of,
     finals_of,
     fingerprint,

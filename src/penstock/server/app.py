@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
+from penstock.doors.live.quick import STATE, QuickAppends
 from penstock.doors.webhooks import Webhooks
 from penstock.server.date import Dated
 from penstock.server.forwarded import Forwarded
@@ -32,11 +36,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application; without settings, as the ``PENSTOCK_*`` variables say."""
     settings = settings or Settings.from_environment()
     streams = Streams(settings.data, durability=settings.durability)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+        async with streams.lifespan(app):
+            yield {STATE: QuickAppends(streams)}
+
     app = FastAPI(
         title="penstock",
         version=__version__,
         summary="Uploads that resume, downloads that seek, live streams that replay.",
-        lifespan=streams.lifespan,
+        lifespan=lifespan,
     )
     app.add_middleware(Dated)
     webhooks = _webhooks(settings)
@@ -77,7 +87,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Last, so that it is the outermost: what is within sees requests as they were addressed.
     trusted = TrustedProxies.parse(settings.forwarded_allow_ips)
     app.add_middleware(Forwarded, trusted=trusted, root_path=settings.root_path)
-    app.state.streams = streams
     return app
 
 

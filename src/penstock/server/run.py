@@ -20,7 +20,7 @@ from penstock.server.settings import Settings
 from penstock.toolkit.responses.streamed_body import BodyAborted
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from fastapi import FastAPI
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds after which a thread that waits for the interpreter's lock is given it. A commit needs the lock some ten
@@ -38,7 +38,7 @@ def run(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        http="penstock.server.lines:HandingOverProtocol",
+        http="penstock.server.quick:QuickProtocol",
         loop="uvloop",
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE,
@@ -59,9 +59,8 @@ def run(settings: Settings) -> None:
         uvicorn.Server(config).run()
 
 
-def application() -> ASGIApp:
+def application() -> FastAPI:
     """Return the application for a process of the server. A worker goes when its parent does, even a killed one."""
-    from penstock.doors.live.quick import QuickAppends
     from penstock.server.app import create_app  # the parent of workers can do without FastAPI
 
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -69,8 +68,7 @@ def application() -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_after, args=(parent.join,), name="penstock-parent", daemon=True).start()
-    app = create_app()
-    return QuickAppends(app, app.state.streams)  # around all of it
+    return create_app()
 
 
 def _leave_after(wait: Callable[[], object]) -> None:

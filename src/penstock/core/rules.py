@@ -533,7 +533,7 @@ def _grow(info: StreamInfo, size: int, *, now: float, close: bool) -> StreamInfo
     tail = info.tail + size
     if info.length is not None and (tail > info.length or (close and tail < info.length)):
         raise LengthMismatch(info.name, info.length, tail)
-    grown = replace(info, tail=tail, closed=close, modified_at=_later(info, now))
+    grown = info.grown(tail, closed=close, modified_at=_later(info, now))
     return _timed(info, grown) if size and info.attributes else grown
 
 
@@ -543,7 +543,7 @@ def _timed(before: StreamInfo, after: StreamInfo) -> StreamInfo:
     attributes = marked(before, now)
     retention = after.retention
     age = None if retention is None else retention.age
-    timed = replace(after, attributes=attributes)
+    timed = after if attributes is after.attributes else replace(after, attributes=attributes)
     return timed if age is None or after.trim_at is not None else replace(timed, trim_at=trim_time(timed, age))
 
 

@@ -176,6 +176,8 @@ def test_a_broken_network_loses_and_doubles_nothing(server: Server, name: str, t
                     async with writer.appender(name, kind="text", close=True) as appender:
                         for number in range(1, 400):
                             await appender.append(str(number))
+                            if number % 3 == 0:  # so that it takes many requests
+                                await appender.flush()
 
                 writing = asyncio.create_task(write())
                 followed = b""

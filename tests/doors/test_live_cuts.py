@@ -31,7 +31,6 @@ class Producer:
         self._rng = rng
 
     async def run(self, enough: asyncio.Event) -> None:
-        await self._post(close=False)
         while not enough.is_set():
             with suppress(OSError):
                 await self._post(close=False)

@@ -88,18 +88,25 @@ class Sender:
         """Whether nothing is being sent."""
         return not self._turn.locked()
 
-    async def send(self, content_type: str | None, body: bytes, *, close: bool = False) -> Appended:
+    async def send(self, content_type: str | None, body: bytes, *, lines: int = 1, close: bool = False) -> Appended:
         """Append ``body``, whose media type says whether it is one record or several; None goes with an empty one.
+
+        Several lines of text go as a body of records that are numbered one by one, of which a repetition leaves out
+        those that are there.
 
         Raises:
             PenstockError: what the server refused it for, or the last failure where no retry was left: then it may
                 have been appended or not.
         """
+
+        async def attempt() -> Appended:
+            return await self._once(content_type, body, lines, close=close)
+
         async with self._turn:
             for renewed in (False, True):
                 self._in_doubt = False
                 try:
-                    appended = await self._door.backoff.persist(lambda: self._once(content_type, body, close=close))
+                    appended = await self._door.backoff.persist(attempt)
                 except ProducerOutOfSequence as error:
                     # A new stream of the same name has not heard of us. It gets the append as a new producer's, except
                     # where an earlier try may have reached it.
@@ -115,7 +122,7 @@ class Sender:
                     self._begin_anew()
                     raise
                 else:
-                    self._sequence += 1
+                    self._sequence += lines
                     return appended
             raise AssertionError("unreachable")
 
@@ -125,7 +132,7 @@ class Sender:
         self._sequence = 0
         self._in_doubt = False
 
-    async def _once(self, content_type: str | None, body: bytes, *, close: bool) -> Appended:
+    async def _once(self, content_type: str | None, body: bytes, lines: int, *, close: bool) -> Appended:
         headers = {
             **self._headers,
             "producer-id": self._producer,
@@ -137,7 +144,8 @@ class Sender:
         if close:
             headers["stream-closed"] = "true"
         try:
-            async with self._door.engine.exchange("POST", self._path, headers=headers, body=body) as answer:
+            path = self._path if lines == 1 else f"{self._path}?stream"
+            async with self._door.engine.exchange("POST", path, headers=headers, body=body) as answer:
                 if answer.status not in {200, 201}:
                     refusal = await answer.refusal(
                         self._name, content_type=content_type, producer=self._producer, sequence=self._sequence
@@ -159,7 +167,7 @@ class Appender:
     Use it as an async context manager. `append` returns when the record is on its way, not when it is safe; `flush`
     and the end of the block wait for that. After an error the block's end raises it, and nothing more is sent.
 
-    JSON records that wait go out many in one request; lines of text one a request, over one connection.
+    Records that wait go out many in one request.
 
     Args:
         sender: sends to the stream.
@@ -243,7 +251,8 @@ class Appender:
                 self._work_is_there.clear()
                 while self._waiting:
                     batch = self._batch()
-                    appended = await self._sender.send(self._type, b"".join(batch))
+                    lines = len(batch) if self._type == TEXT else 1
+                    appended = await self._sender.send(self._type, b"".join(batch), lines=lines)
                     self.offset = appended.offset
                     self.count += len(batch)
                     self._size -= sum(map(len, batch))
@@ -260,12 +269,7 @@ class Appender:
         """Take what waits, as far as it can go out in one request."""
         batch = [self._waiting.popleft()]
         size = len(batch[0])
-        while (
-            self._waiting
-            and self._type == LINES
-            and len(batch) < _MAX_BATCH_RECORDS
-            and size + len(self._waiting[0]) <= _MAX_BATCH_BYTES
-        ):
+        while self._waiting and len(batch) < _MAX_BATCH_RECORDS and size + len(self._waiting[0]) <= _MAX_BATCH_BYTES:
             batch.append(self._waiting.popleft())
             size += len(batch[-1])
         return batch

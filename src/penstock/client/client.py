@@ -154,7 +154,7 @@ class Client:
             SourceBusy: another program uploads the same file to the same name.
             CorruptTransfer: the server has other bytes than were sent.
             StorageFull: the server has no room.
-            Unreachable: no retry was left; the stream is there, or it is not, but it is never there in part.
+            Unreachable: no retry was left. What has arrived of a path is kept, as an open stream, for the next call.
             OSError: the source cannot be read.
         """
         conditions = _conditions(if_match, if_none_match=if_none_match) | _ttl(ttl)

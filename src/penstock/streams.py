@@ -185,7 +185,7 @@ class Streams(StreamService):
 
         if subscriptions and self._subscriptions is None:
             self._subscriptions = Subscriptions(self, self._notifier)
-            self.on_append = self._subscriptions.appended
+            self.on_change = self._subscriptions.changed
             self.companions.append(self._subscriptions)
         engine = self._subscriptions if subscriptions else None
         return durable_router(self, prefix=prefix, authorize=authorize, subscriptions=engine, **options)

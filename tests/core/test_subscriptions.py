@@ -201,7 +201,7 @@ class Process:
         self.engine.deliver = self._deliver
         self.told: list[tuple[int, dict[str, int]]] = []
         self._answer = answer
-        streams.on_append = self.engine.appended
+        streams.on_change = self.engine.changed
         streams.companions.append(self.engine)
 
     async def _deliver(self, kept: Subscription, found: Mapping[str, LinkState]) -> bool:
@@ -295,12 +295,13 @@ async def test_a_wake_goes_on_in_another_process_when_its_own_ends(tmp_path: Pat
         await asyncio.Event().wait()
         return True
 
-    settings = Settings(webhook="https://w.example/", pattern="events/*", lease=0.5)
-    async with processes(tmp_path, done) as (two,):
+    settings = Settings(webhook="https://w.example/", pattern="events/*", lease=2.0)
+    async with AsyncExitStack() as stack:
         async with processes(tmp_path, never) as (one,):
             await one.engine.create("s", settings, "http://x")
             await one.streams.append("events/a", [b"1"], create=StreamSpec())
             await begun.wait()
+            (two,) = await stack.enter_async_context(processes(tmp_path, done))
             assert not two.told
         await until(lambda: acked(two, "s", "events/a"), 1)
     async with processes(tmp_path, done) as (three,):  # what happened while nobody ran
@@ -310,14 +311,14 @@ async def test_a_wake_goes_on_in_another_process_when_its_own_ends(tmp_path: Pat
 async def test_what_was_appended_before_a_crash_is_told_after_it(tmp_path: Path) -> None:
     async with processes(tmp_path, done) as (one,):
         await one.engine.create("s", HOOK, "http://x")
-        one.streams.on_append = None  # the process ends between the append and what follows from it
+        one.streams.on_change = None  # the process ends between the append and what follows from it
         await one.streams.append("events/a", [b"1"], create=StreamSpec())
     async with processes(tmp_path, done) as (two,):
         await until(lambda: acked(two, "s", "events/a"), 1)
 
 
 async def test_one_worker_holds_a_wake_until_its_lease_ends(tmp_path: Path) -> None:
-    settings = Settings(wake_stream="wake", pattern="events/*", lease=0.4)
+    settings = Settings(wake_stream="wake", pattern="events/*", lease=2.0)
     async with processes(tmp_path, done, done) as (one, two):
         await one.streams.create("wake")
         await one.engine.create("s", settings, "http://x")

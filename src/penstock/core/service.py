@@ -86,7 +86,7 @@ class StreamService:
         sweep_every: seconds between two looks for what has expired.
 
     Attributes:
-        on_append: is told the name of every stream to which this process has appended; or None.
+        on_change: is told the name of every stream that this process has changed; or None. It must be quick.
         attendance: who is there, of this process.
         companions: what is started and stopped with the service.
     """
@@ -103,7 +103,7 @@ class StreamService:
         self._leftover: dict[str, StreamInfo] = {}
         self._unswept = asyncio.Event()
         self._digesting: dict[tuple[str, str], asyncio.Task[bytes]] = {}
-        self.on_append: Callable[[str], None] | None = None
+        self.on_change: Callable[[str], None] | None = None
         self.companions: list[Companion] = []
         self._keeper = Keeper(self)
         self.attendance = Attendance()
@@ -938,8 +938,8 @@ class StreamService:
             )
         finally:
             self._notifier.notify(name)
-        if change.data and self.on_append is not None:
-            self.on_append(name)
+        if self.on_change is not None and not change.duplicate:
+            self.on_change(name)
         if change.data and change.info is not None and change.info.attributes:
             self._keeper.appended(change.info)
         return change

@@ -22,7 +22,7 @@ from penstock.core import rules
 from penstock.core.follow import RECHECK
 from penstock.core.ports import Change, Notifier, View
 from penstock.core.subscriptions.errors import SubscriptionExists, SubscriptionNotFound
-from penstock.core.subscriptions.globs import literal_prefix, matches
+from penstock.core.subscriptions.looks import Looks, States
 from penstock.core.subscriptions.record import NOWHERE, LinkState, Settings, Subscription
 from penstock.errors import PenstockError, ProducerFenced, StreamError
 from penstock.model import RESERVED, Producer, StreamInfo, StreamSpec, new_incarnation
@@ -36,14 +36,12 @@ _FOLDER: Final = f"{RESERVED}/subscriptions/"
 _KEYS: Final = f"{RESERVED}/keys"
 _STATE: Final = "subscription"
 _SCAN_EVERY: Final = 60.0
-_FEW: Final = 20
 _DELIVERIES: Final = 32
 _RETRY: Final = 1.0
 
 Delivery: TypeAlias = Callable[[Subscription, Mapping[str, LinkState]], Awaitable[bool]]
 """Tells a webhook of a wake, within the lease, and returns whether all is done; it raises if that was not heard."""
 
-States: TypeAlias = dict[str, LinkState]
 Step: TypeAlias = Callable[[Subscription, float], Subscription]
 
 
@@ -61,9 +59,10 @@ class Subscriptions:
     def __init__(self, service: StreamService, notifier: Notifier) -> None:
         self._service = service
         self._notifier = notifier
+        self._looks = Looks(service)
         self.deliver: Delivery | None = None
         self._known: dict[str, Subscription] = {}
-        self._appended: set[str] = set()
+        self._changed: set[str] = set()
         self._roused = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivering = asyncio.Semaphore(_DELIVERIES)
@@ -91,10 +90,10 @@ class Subscriptions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def appended(self, name: str) -> None:
-        """Hear of an append by this process. It must be cheap: it is on the way of each of them."""
-        if self._known and not name.startswith(RESERVED):
-            self._appended.add(name)
+    def changed(self, name: str) -> None:
+        """Hear of a change by this process. It must be quick: it is on the way of each append."""
+        if self._known and not name.startswith(f"{RESERVED}/"):
+            self._changed.add(name)
             self._roused.set()
 
     async def _run(self) -> None:
@@ -120,9 +119,9 @@ class Subscriptions:
         """Look at what is new, what is due, and now and then at everything."""
         if time - self._refreshed_at >= RECHECK:
             await self._refresh(time)
-        appended, self._appended = self._appended, set()
+        changed, self._changed = self._changed, set()
         for known in list(self._known.values()):
-            names = [name for name in appended if known.wants(name)]
+            names = [name for name in changed if known.wants(name)]
             if names:
                 await self._look_at(known, names)
         now = self._service.now()
@@ -173,11 +172,11 @@ class Subscriptions:
             SubscriptionExists: it is there with other settings.
         """
         now = self._service.now()
-        states = await self._states(settings.streams)
+        states = await self._looks.at(settings.streams)
         fresh = Subscription(id=id_, settings=settings, base=base, created_at=now)
         fresh = fresh.linked(states, explicit=True, from_tail=True)
         if settings.pattern is not None:
-            fresh = fresh.linked(await self._matching(settings.pattern), from_tail=True)
+            fresh = fresh.linked(await self._looks.matching(settings.pattern), from_tail=True)
         incarnation = new_incarnation()
 
         def decide(view: View) -> Change:
@@ -216,7 +215,7 @@ class Subscriptions:
 
     async def link(self, id_: str, names: Iterable[str]) -> None:
         """Add streams, from their tails on."""
-        states = await self._states(names)
+        states = await self._looks.at(names)
         kept = await self._commit(id_, lambda kept, _: kept.linked(states, explicit=True, from_tail=True))
         self._learn(kept)
         await self._scan(kept)
@@ -231,8 +230,10 @@ class Subscriptions:
         Raises:
             AlreadyClaimed, NoPendingWork: there is none to be had.
         """
-        await self._find_new(await self.get(id_))
-        states = await self._states_of(id_)
+        kept = await self._scan(
+            await self.get(id_)
+        )  # an append that the worker knows of may not have been looked at yet
+        states = await self._looks.at(kept.links)
         return await self._commit(id_, lambda kept, now: kept.claimed(worker, states, now)), states
 
     async def acknowledge(self, id_: str, wake: str, generation: int, acks: Mapping[str, int], *, done: bool) -> bool:
@@ -309,13 +310,13 @@ class Subscriptions:
         """Return the streams of the pattern that it does not have, and that have anything in them."""
         if kept.settings.pattern is None:
             return []
-        found = await self._matching(kept.settings.pattern)
+        found = await self._looks.matching(kept.settings.pattern)
         return [name for name, state in found.items() if name not in kept.links and state.tail]
 
     async def _rouse(self, kept: Subscription, new: Iterable[str]) -> Subscription:
         """Link streams that were found, and wake who has something to do."""
-        found = await self._states(new)
-        states = {**await self._states(kept.links), **found}
+        found = await self._looks.at(new)
+        states = {**await self._looks.at(kept.links), **found}
 
         def roused(kept: Subscription, now: float) -> Subscription:
             return kept.linked(found).roused(states, now)
@@ -334,6 +335,9 @@ class Subscriptions:
             await self._again(await self._commit(id_, lambda kept, now: kept.overdue(states, now)))
         except SubscriptionNotFound:
             self._known.pop(id_, None)
+
+    async def _states_of(self, id_: str) -> States:
+        return await self._looks.at((await self.get(id_)).links)
 
     async def _commit(self, id_: str, step: Step) -> Subscription:
         """Take a step, in whichever process gets there first, and do what follows from it.
@@ -410,7 +414,7 @@ class Subscriptions:
     async def _tell(self, kept: Subscription) -> None:
         """Tell the webhook, and keep what came of it."""
         deliver = self.deliver
-        states = await self._states(kept.links)
+        states = await self._looks.at(kept.links)
         try:
             if deliver is None:
                 raise RuntimeError("webhooks are not served here")  # noqa: TRY301 - as any other delivery that fails
@@ -423,7 +427,7 @@ class Subscriptions:
         if not done:
             await self._quietly(kept.id, lambda now_kept, _: _if_same(now_kept, kept, now_kept.heard()))
             return
-        states = await self._states(kept.links)
+        states = await self._looks.at(kept.links)
         told = await self._quietly(
             kept.id, lambda now_kept, now: _if_same(now_kept, kept, now_kept.all_done(states, now))
         )
@@ -439,33 +443,6 @@ class Subscriptions:
                 logger.warning("The subscription %r could not be kept: %s", id_, error)
             return None
 
-    # -- the streams ----------------------------------------------------------------------------------------------
-
-    async def _states_of(self, id_: str) -> States:
-        return await self._states((await self.get(id_)).links)
-
-    async def _states(self, names: Iterable[str]) -> States:
-        """Look at some streams: one by one, or, if there are many, all that begin like them."""
-        wanted = set(names)
-        if len(wanted) > _FEW:
-            prefix = os.path.commonprefix(list(wanted))  # noqa: RUF071 - names are no paths: any beginning will do
-            found = {name: state for name, state in (await self._all(prefix)).items() if name in wanted}
-            return {name: found.get(name, LinkState()) for name in wanted}
-        return {name: _link_state(await self._service.load(name), self._service.now()) for name in wanted}
-
-    async def _matching(self, pattern: str) -> States:
-        found = await self._all(literal_prefix(pattern))
-        return {name: state for name, state in found.items() if matches(pattern, name)}
-
-    async def _all(self, prefix: str) -> States:
-        found: States = {}
-        after: str | None = ""
-        while after is not None:
-            page = await self._service.list(prefix, after=after)
-            found |= {info.name: _link_state(info, self._service.now()) for info in page.streams}
-            after = page.next
-        return found
-
 
 def _announced(now_kept: Subscription, kept: Subscription) -> Subscription:
     return replace(now_kept, announced=True) if now_kept.wake == kept.wake else now_kept
@@ -479,11 +456,6 @@ def _if_same(now_kept: Subscription, told: Subscription, then: Subscription) -> 
 
 def _same_streams(kept: Subscription, known: Subscription | None) -> bool:
     return known is not None and (kept.created_at, kept.links.keys()) == (known.created_at, known.links.keys())
-
-
-def _link_state(info: StreamInfo | None, now: float) -> LinkState:
-    info = rules.living(info, now)
-    return LinkState() if info is None or info.deleted else LinkState(info.tail, info.incarnation)
 
 
 def _name_of(id_: str) -> str:

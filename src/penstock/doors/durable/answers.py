@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.errors import (
@@ -48,14 +49,13 @@ def common(response: Response) -> Response:
     return response
 
 
-def preflight(methods: str) -> Response:
-    """Answer OPTIONS, and what a browser asks before it sends a request to another origin (Fetch section 3.2.3)."""
-    fields = {
-        "allow": methods,
-        "access-control-allow-methods": methods,
-        "access-control-allow-headers": ", ".join(_ALLOWED),
-        "access-control-max-age": "86400",
-    }
+def options(request: Request, methods: str) -> Response:
+    """Answer OPTIONS: what a browser asks before it sends a request to another origin (Fetch, 3.2.3), or anybody."""
+    fields = {"allow": methods}
+    if "access-control-request-method" in request.headers:
+        fields["access-control-allow-methods"] = methods
+        fields["access-control-allow-headers"] = ", ".join(_ALLOWED)
+        fields["access-control-max-age"] = "7200"  # longer ones are cut to that by some browsers
     return answer(204, fields)
 
 

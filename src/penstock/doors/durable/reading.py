@@ -129,6 +129,7 @@ async def _chunk(
         if info.closed:
             fields["stream-closed"] = "true"
     if _is_known(request.headers.get("if-none-match"), etag):
+        del fields["content-type"]
         return answer(304, fields)
     return await _body(reader, start, end, fields)
 
@@ -260,7 +261,7 @@ async def _events(
     _check_whole(info, begin)
     fields = {
         "content-type": sse.MEDIA_TYPE,
-        "cache-control": "no-cache, no-store, no-transform",
+        "cache-control": "no-cache, no-transform",
         "x-accel-buffering": "no",  # nginx
         "incremental": "?1",  # RFC 10036
     }

@@ -12,8 +12,8 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from penstock.core.service import StreamService
 from penstock.core.subscriptions import Subscriptions
-from penstock.doors.durable import appending, creating, reading
-from penstock.doors.durable.answers import DurableRoute, answer, preflight
+from penstock.doors.durable import answers, appending, creating, reading
+from penstock.doors.durable.answers import DurableRoute, answer
 from penstock.doors.durable.reading import Manner
 from penstock.doors.durable.subscriptions import Control, add_subscription_routes
 from penstock.doors.fields import base_of, name_in, url_in
@@ -209,7 +209,7 @@ def durable_router(
         return answer(204, {})
 
     async def tell(request: Request) -> Response:
-        return preflight(", ".join(_METHODS))
+        return answers.options(request, ", ".join(_METHODS))
 
     router.add_api_route(_PATH, tell, methods=["OPTIONS"], include_in_schema=False)
     add_other_methods(router, _PATH, _METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from penstock.model import Buffer
@@ -142,6 +143,7 @@ class TransportLine:
 
     __slots__ = (
         "_chunked",
+        "_descriptor",
         "_protocol",
         "_transport",
         "closed",
@@ -163,11 +165,31 @@ class TransportLine:
         self._protocol = protocol
         self._transport: asyncio.Transport = protocol.transport
         self._chunked = chunked
+        # Of TLS, the socket has only what is encrypted.
+        plain = self._transport.get_extra_info("sslcontext") is None
+        self._descriptor: int = self._transport.get_extra_info("socket").fileno() if plain else -1
 
     def write(self, piece: Piece) -> bool:
         """See `Line.write`."""
-        self._transport.write(piece.chunked if self._chunked else piece.plain)
+        data = piece.chunked if self._chunked else piece.plain
+        if self._descriptor < 0 or self._transport.get_write_buffer_size():
+            self._transport.write(data)
+        else:
+            self._write_now(data)
         return not self._protocol.flow.write_paused
+
+    def _write_now(self, data: bytes) -> None:
+        """Write to the socket at once, and leave to the transport what does not fit.
+
+        The transport would gather the writes of a turn of the event loop, and then do all of them with the interpreter
+        locked: an append that is being committed meanwhile, in its thread, would wait for each step that it takes.
+        """
+        try:
+            sent = os.write(self._descriptor, data)
+        except OSError:  # there is no room, or nobody any more: the transport finds that out
+            sent = 0
+        if sent < len(data):
+            self._transport.write(memoryview(data)[sent:])
 
     def finish(self, piece: Piece, *, whole: bool) -> None:
         """See `Line.finish`."""
@@ -200,4 +222,5 @@ class TransportLine:
 
     def _end(self) -> None:
         self.closed = self.response_complete = True
+        self._descriptor = -1
         self.sink = None

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SWITCH_INTERVAL: Final = 0.00005
 """Seconds after which a thread that waits for the interpreter's lock is given it. A commit needs the lock some ten
-times, and with Python's 5 ms a busy event loop lets it wait so long for each: with this, a fan-out to 1,000 readers took
-three times as many appends."""
+times, and with Python's 5 ms a busy event loop lets it wait so long for each: with this, a fan-out to 1,000 readers
+took three times as many appends."""
 
 
 def run(settings: Settings) -> None:

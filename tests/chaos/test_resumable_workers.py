@@ -131,15 +131,20 @@ def application(tmp_path: Path) -> Iterator[Application]:
     running.kill()
 
 
+async def called(application: Application, client: Client, connection: Connection) -> str:
+    """Upload in one request, and return the upload's URL once the endpoint was called."""
+    await connection.begin("PUT", "/slow", client.fields(True, content_length="3"))
+    assert await connection.head() == 104
+    await connection.write(b"abc")
+    await until(lambda: _number(application), 1)
+    return connection.headers["location"]
+
+
 async def test_an_endpoint_is_called_once_whichever_worker_is_asked(application: Application) -> None:
     await application.ready()
     client = Client(application.port)
     async with Connection(application.port) as connection:
-        await connection.begin("PUT", "/slow", client.fields(True, content_length="3"))
-        assert await connection.head() == 104
-        location = connection.headers["location"]
-        await connection.write(b"abc")
-        await until(lambda: _number(application), 1)
+        location = await called(application, client, connection)
         other = await elsewhere(application.port, application.pid, connection)
     assert (await ask(other, client, "HEAD", location, {})).headers["upload-complete"] == "?0"
     fields = {"content_type": PARTIAL, "upload_offset": "3", "upload_complete": "?1", "content_length": "0"}
@@ -161,11 +166,7 @@ async def test_an_endpoint_whose_process_was_killed_is_called_again(application:
     await application.ready()
     client = Client(application.port)
     async with Connection(application.port) as connection:
-        await connection.begin("PUT", "/slow", client.fields(True, content_length="3"))
-        assert await connection.head() == 104
-        location = connection.headers["location"]
-        await connection.write(b"abc")
-        await until(lambda: _number(application), 1)
+        location = await called(application, client, connection)
         [victim] = application.calls()
         os.kill(victim, signal.SIGKILL)
     application.go()

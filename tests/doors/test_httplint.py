@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pytest
 from httplint import HttpRequestLinter, HttpResponseLinter, Note, levels
 
+from resuming import PARTIAL, Client
 from servers import Server
 from wire import Connection, request
 
@@ -162,3 +163,26 @@ async def _shared(server: Server, name: str) -> str:
     await request(server.port, "PUT", f"/files/{name}", b"x" * 10_000, TEXT)
     await request(server.port, "POST", f"/live/{name}-open", b"{}", JSON)
     return name
+
+
+async def test_nothing_is_wrong_with_the_answers_to_a_resumable_upload(server: Server, name: str) -> None:
+    client = Client(server.port, None)
+    location = (await client.create(f"/files/{name}", b"abc", complete=False)).headers["location"]
+    append = client.fields(True, content_type=PARTIAL)
+    requests: list[tuple[str, str, bytes | None, dict[str, str], int]] = [
+        ("PUT", f"/files/{name}-one", b"abc", client.fields(True, **TEXT), 201),
+        ("PUT", f"/files/{name}-two", b"abc", client.fields(False, **TEXT), 201),
+        ("PUT", f"/files/{name}-two", b"abc", client.fields(True, upload_length="9"), 400),
+        ("HEAD", location, None, {}, 204),
+        ("GET", location, None, {}, 204),
+        ("PATCH", location, b"x", {**append, "upload-offset": "9"}, 409),
+        ("PATCH", location, b"x", {**append, "upload-offset": "3", "content-type": "image/png"}, 415),
+        ("PATCH", location, b"d", {**append, "upload-offset": "3", "upload-complete": "?0"}, 204),
+        ("PATCH", location, b"ef", {**append, "upload-offset": "4"}, 201),
+        ("PATCH", location, b"", {**append, "upload-offset": "6"}, 201),
+        ("DELETE", location, None, {}, 204),
+        ("HEAD", location, None, {}, 404),
+        ("OPTIONS", f"/files/{name}", None, {}, 204),
+    ]
+    for method, path, body, headers, status in requests:
+        assert (await complaints(server.port, method, path, body, headers)) == (status, []), (method, path, headers)

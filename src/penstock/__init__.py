@@ -32,9 +32,10 @@ from penstock.errors import (
     StreamGone,
     StreamIsOpen,
     StreamNotFound,
+    StreamStopped,
     WriterEvicted,
 )
-from penstock.model import Appended, Chunk, Page, Producer, StreamInfo, StreamSpec, Usage
+from penstock.model import Appended, Chunk, Page, Producer, Retention, StreamInfo, StreamSpec, Usage
 
 if TYPE_CHECKING:
     from penstock.doors.hooks import NewUpload
@@ -97,6 +98,7 @@ __all__ = [
     "Production",
     "Progress",
     "ResumableRouter",
+    "Retention",
     "SavedFile",
     "SequenceRegression",
     "SlowSubscriber",
@@ -115,6 +117,7 @@ __all__ = [
     "StreamIsOpen",
     "StreamNotFound",
     "StreamSpec",
+    "StreamStopped",
     "StreamedBytes",
     "StreamedCSV",
     "StreamedEvents",

@@ -75,6 +75,10 @@ async def test_the_last_records_are_kept_and_who_asks_for_others_is_told(server:
     assert (await get(server.port, f"{name}?offset={problem['start']}&wait=0")).body == b"16\n17\n18\n19\n"
     assert await polled(server.port, name, "last=2") == [18, 19]
     assert await polled(server.port, name, "last=100") == [16, 17, 18, 19]
+    whole = await request(server.port, "GET", f"/files/{name}")
+    assert (whole.status, whole.json()["start"]) == (410, 18)
+    part = await request(server.port, "GET", f"/files/{name}", None, {"range": "bytes=18-"})
+    assert (part.status, part.body) == (206, b"16\n17\n18\n19\n")
     for number in range(20, 40):
         await post(server.port, name, number)
     await until(kept, [36, 37, 38, 39])

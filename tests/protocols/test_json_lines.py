@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.protocols.json_lines import BadLineError, Lines, json_lines, text_lines
 from penstock.protocols.records import RecordError, compact, json_record, text_record
 
+
+@pytest.fixture(params=["msgspec", "pydantic"])
+def checker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the ways in which lines are checked."""
+    if request.param == "pydantic":
+        monkeypatch.setattr("penstock.protocols.json_lines.Decoder", None)
+
+
 PIECES = ["[", "]", "{", "}", '"', "1", "-0.5", ",", ":", "a", "\\", " ", "\r", "\n", "null", '\\"', "\\\\", '"x"', "é"]
 
 
+@pytest.mark.usefixtures("checker")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # it is the same for all examples
 @given(st.lists(st.sampled_from(PIECES)).map("".join))
 def test_lines_are_records_exactly_if_each_is_one(text: str) -> None:
     data = text.encode()
@@ -28,6 +38,7 @@ def test_lines_are_records_exactly_if_each_is_one(text: str) -> None:
     assert json_lines(data) == Lines(b"".join(expected), len(expected))
 
 
+@pytest.mark.usefixtures("checker")
 @pytest.mark.parametrize(
     "data", [b"[1\n2],3", b"[1\n2]", b"1,2", b'"a\nb"', b'{"a":1\n"b":2}', b"1\n,2\n", b"1 2", b"NaN"]
 )
@@ -36,12 +47,14 @@ def test_what_is_json_only_together_is_refused(data: bytes) -> None:
         json_lines(data)
 
 
+@pytest.mark.usefixtures("checker")
 def test_an_error_tells_its_line_and_keeps_what_was_before_it() -> None:
     with pytest.raises(BadLineError, match="line 3 of these: not valid JSON") as caught:
         json_lines(b'{"a": 1}\n\n2\n{"b"\n4\n')
     assert (caught.value.before, caught.value.size) == (Lines(b'{"a":1}\n2\n', 2), 12)
 
 
+@pytest.mark.usefixtures("checker")
 @pytest.mark.parametrize("text", ["1e400", "1" * 5000, '"\\ud800"', "[" * 250 + "]" * 250, '{"a":1,"a":2}', "-0.0"])
 def test_what_the_fast_way_cannot_take_is_taken_all_the_same(text: str) -> None:
     assert json_lines(f"{text}\n1\n".encode()) == Lines(f"{text}\n1\n".encode(), 2)

@@ -40,7 +40,6 @@ _CHARSETS: Final = {
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _AROUND: Final = frozenset({"", " ", "\t", "\r"})
-_SPACE: Final = re.compile(rb"[ \t\r\n]")
 _SPACES: Final = re.compile(r"[ \t\r\n]++")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -191,7 +190,7 @@ def compact(data: bytes, space: bytes = b" \t\r\n") -> bytes:
         data: one JSON text, or several.
         space: the characters that go.
     """
-    if _SPACE.search(data) is None:
+    if not any(bytes((byte,)) in data for byte in space):  # a regular expression takes a hundred times as long
         return data
     escapes = b"\\" in data
     if escapes:

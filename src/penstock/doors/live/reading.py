@@ -15,7 +15,7 @@ from penstock.doors.live.positions import beginning
 from penstock.doors.live.shared_body import SharedBody
 from penstock.doors.live.tails import SharedTails
 from penstock.doors.live.wishes import Wish
-from penstock.errors import StreamFailed
+from penstock.errors import OffsetOutOfRange, StreamFailed
 from penstock.model import StreamInfo
 from penstock.protocols import sse
 from penstock.protocols.accept import preferred_type
@@ -44,6 +44,11 @@ async def read(tails: SharedTails, request: Request, name: str, wish: Wish, who:
             with reader:
                 return await _poll(tails.service, reader, begin, framing, wish.wait)
         return SharedBody(tails.of(info, framing), reader, begin, _fields(framing, info), who)
+    except OffsetOutOfRange:
+        reader.close()
+        if last_event_id is None and wish.offset == "first":  # what was the first a moment ago has been dropped
+            return await read(tails, request, name, wish, who)
+        raise
     except BaseException:
         reader.close()
         raise

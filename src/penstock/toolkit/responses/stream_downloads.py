@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from penstock.core.forks import check_offset
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.errors import PenstockError, StreamFailed
@@ -129,6 +130,8 @@ async def answer(service: StreamService, request: Request, name: str, manner: Ma
 
 async def _answer(service: StreamService, request: Request, reader: Reader, manner: Manner) -> Response:
     info = reader.info
+    if "range" not in request.headers:
+        check_offset(reader, 0)  # of a stream whose beginning was dropped, only ranges of what is kept can be had
     snapshot, growing = etag_of(info), growing_etag_of(info)
     representation = Representation(
         length=info.tail,

@@ -268,3 +268,31 @@ async def test_a_reader_who_takes_nothing_for_too_long_is_cut_off(
         with pytest.raises((Broken, ConnectionError)):
             async for _ in slow.body():
                 pass
+
+
+async def test_what_is_written_never_reaches_another_connection(server: Server, name: str) -> None:
+    """Readers hang up all the time, and others get their descriptors, while records are written to all."""
+    await append(server.port, name, 0)
+    over = asyncio.Event()
+
+    async def come_and_go() -> None:
+        while not over.is_set():
+            async with following(server.port, f"/live/{name}") as (connection, found):
+                await anext(found)
+                await connection.write(b"\x00 no request \x00\r\n\r\n")  # which has the server close it, too
+
+    async def ask() -> None:
+        while not over.is_set():
+            answer = await request(server.port, "GET", "/healthz")
+            assert (answer.status, answer.json()) == (200, {"status": "ok"})
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(come_and_go())
+            group.create_task(ask())
+        for number in range(200):
+            await append(server.port, name, number)
+        over.set()
+        for _ in range(20):  # who has just come waits for one more
+            await append(server.port, name, -1)
+            await asyncio.sleep(0.01)

@@ -172,8 +172,10 @@ class TransportLine:
     def write(self, piece: Piece) -> bool:
         """See `Line.write`."""
         data = piece.chunked if self._chunked else piece.plain
-        if self._descriptor < 0 or self._transport.get_write_buffer_size():
-            self._transport.write(data)
+        transport = self._transport
+        # A transport that is closing may have closed its descriptor already, which may be another connection's now.
+        if self._descriptor < 0 or transport.is_closing() or transport.get_write_buffer_size():
+            transport.write(data)
         else:
             self._write_now(data)
         return not self._protocol.flow.write_paused

@@ -239,6 +239,19 @@ async def test_who_waits_is_told_of_a_deletion() -> None:
         assert (await read(port, "s")).status == 404
 
 
+async def test_a_stream_that_is_waited_for_does_not_expire() -> None:
+    names = ("polled", "followed", "forgotten")
+    async with application(long_poll=1.5) as (port, _):
+        for name in names:
+            await put(port, name, stream_ttl="1")
+        async with Connection(port) as connection:
+            await connection.begin("GET", "/v1/stream/followed?offset=now&live=sse")
+            await connection.head()
+            assert (await read(port, "polled", "?offset=now&live=long-poll")).status == 204
+            statuses = [(await request(port, "HEAD", f"/v1/stream/{name}")).status for name in names]
+        assert statuses == [200, 200, 404]
+
+
 # -- writing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,7 @@ _HELD: Final = 1024 * 1024
 """Answers of up to so many bytes are put together in memory; longer ones are sent as they are read."""
 
 _BLOCK: Final = 64 * 1024
+_SHORTEST: Final = 0.1
 _BROKEN: Final = frozenset({"stream-state", "stream-failure"})
 
 
@@ -108,8 +110,7 @@ async def _chunk(
         start = info.tail
     start = _kept(reader, start)
     if live and start == info.tail and not info.closed:
-        info = await service.wait(reader, start, manner.long_poll)
-        await service.renew(info)
+        info = await _waited(service, reader, start, manner.long_poll)
     _check_whole(info, start)
     fields = {"content-type": durable.media_type(info)}
     if live:
@@ -132,6 +133,19 @@ async def _chunk(
         del fields["content-type"]
         return answer(304, fields)
     return await _body(reader, start, end, fields)
+
+
+async def _waited(service: StreamService, reader: Reader, start: int, seconds: float) -> StreamInfo:
+    """Wait for something new, or the end, for so long at most. A stream that is waited for does not expire."""
+    clock = asyncio.get_running_loop()
+    until = clock.time() + seconds
+    while True:
+        left = until - clock.time()
+        ttl = reader.info.ttl
+        info = await service.wait(reader, start, left if ttl is None else min(left, max(ttl / 2, _SHORTEST)))
+        await service.renew(info)
+        if info.tail > start or info.closed or service.stopping or clock.time() >= until:
+            return info
 
 
 def _kept(reader: Reader, start: int) -> int:
@@ -265,12 +279,14 @@ async def _events(
         "x-accel-buffering": "no",  # nginx
         "incremental": "?1",  # RFC 10036
     }
+    # A stream that is waited for does not expire: each heartbeat renews it.
+    heartbeat = manner.heartbeat if info.ttl is None else min(manner.heartbeat, max(info.ttl / 2, _SHORTEST))
     if not durable.is_json(info) and not durable.is_text(info):
         fields["stream-sse-data-encoding"] = "base64"
     if info.closed and begin == info.tail:
         fields["stream-closed"] = "true"
         fields["stream-up-to-date"] = "true"
-    body = events(service, reader, begin, cursor, lifetime=manner.lifetime, heartbeat=manner.heartbeat)
+    body = events(service, reader, begin, cursor, lifetime=manner.lifetime, heartbeat=heartbeat)
     return common(StreamedBody(body, headers=fields, release=reader.close))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
@@ -78,8 +79,10 @@ class Control:
         self._local = local
         self._signer: Signer | None = None
         self._token_key = b""
-        self._sender = _sender(local=local)
-        if self._sender is not None:
+        # Loaded when it is first needed: a server starts sooner without.
+        self._sender: Sender | None = None
+        self._webhooks = all(find_spec(package) is not None for package in ("cryptography", "httpx"))
+        if self._webhooks:
             engine.deliver = self._deliver
 
     # -- routes ---------------------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ class Control:
         await authorized(self._authorize, request, action, f"{RESERVED}/subscriptions/{id_}")
 
     def _check_webhook(self, url: str) -> None:
-        if self._sender is None:
+        if not self._webhooks:
             raise SubscriptionRequestError(
                 "INVALID_REQUEST", "Webhooks are not served here: pip install 'penstock[subscriptions]'."
             )
@@ -223,7 +226,7 @@ class Control:
     async def _keys(self) -> Signer | None:
         if not self._token_key:
             keys = await self._engine.keys()
-            if self._sender is not None:
+            if self._webhooks:
                 from penstock.doors.durable.webhooks import Signer
 
                 self._signer = Signer(bytes.fromhex(keys["signing"]))
@@ -238,7 +241,10 @@ class Control:
         """Tell a webhook of a wake; see `penstock.core.subscriptions.Delivery`."""
         signer = await self._keys()
         assert signer is not None  # noqa: S101 - see __init__
-        assert self._sender is not None  # noqa: S101 - likewise
+        if self._sender is None:
+            from penstock.doors.durable.webhooks import Sender
+
+            self._sender = Sender(local=self._local)
         assert kept.settings.webhook is not None  # noqa: S101 - only those are told
         message = {
             "subscription_id": kept.id,
@@ -309,14 +315,6 @@ def add_subscription_routes(router: APIRouter, control: Control) -> None:
             include_in_schema=False,
             route_class_override=SubscriptionRoute,
         )
-
-
-def _sender(*, local: bool) -> Sender | None:
-    try:
-        from penstock.doors.durable.webhooks import Sender
-    except ModuleNotFoundError:
-        return None
-    return Sender(local=local)
 
 
 def _id(id_: str) -> str:

@@ -89,6 +89,7 @@ class Application:
         self.folder = folder
         self.port = free_port()
         command = [sys.executable, "-m", "uvicorn", "--workers", "3", "--port", str(self.port)]
+        command += ["--timeout-worker-healthcheck", "60"]  # or a slow machine's workers never get to begin
         command += ["--http", "penstock.server.protocol:InformationalProtocol", "resumable_application:app"]
         environment = {"RESUMABLE_FOLDER": str(folder), "PYTHONPATH": str(Path(__file__).parents[1] / "doors")}
         with (folder / "log").open("ab") as log:
@@ -114,7 +115,7 @@ class Application:
                 return (await request(self.port, "GET", "/readyz")).status
             return None
 
-        await until(status, 200)
+        await until(status, 200, 60)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -127,8 +128,11 @@ def application(tmp_path: Path) -> Iterator[Application]:
     if not processes.AVAILABLE:
         missing("/proc")
     running = Application(tmp_path)
-    yield running
-    running.kill()
+    try:
+        asyncio.run(running.ready())
+        yield running
+    finally:
+        running.kill()
 
 
 async def called(application: Application, client: Client, connection: Connection) -> str:
@@ -141,7 +145,6 @@ async def called(application: Application, client: Client, connection: Connectio
 
 
 async def test_an_endpoint_is_called_once_whichever_worker_is_asked(application: Application) -> None:
-    await application.ready()
     client = Client(application.port)
     async with Connection(application.port) as connection:
         location = await called(application, client, connection)
@@ -163,7 +166,6 @@ async def _number(application: Application) -> int:
 
 
 async def test_an_endpoint_whose_process_was_killed_is_called_again(application: Application) -> None:
-    await application.ready()
     client = Client(application.port)
     async with Connection(application.port) as connection:
         location = await called(application, client, connection)

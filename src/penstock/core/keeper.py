@@ -43,17 +43,31 @@ class Keeper:
     def __init__(self, service: StreamService) -> None:
         self._service = service
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by incarnation
+        self._missed: dict[str, StreamInfo] = {}  # what was appended while a task ran, by incarnation
+        self._stopping = False
         self._next_look: OrderedDict[str, int] = OrderedDict()  # the tail at which to count, by incarnation
 
     def appended(self, info: StreamInfo) -> None:
         """Note an append of this process; if something is to be dropped then, it is, in the background."""
-        if info.shrinks and info.incarnation not in self._tasks and self._is_due(info):
+        if self._stopping or not info.shrinks:
+            return
+        if info.incarnation in self._tasks:
+            self._missed[info.incarnation] = info
+        elif self._is_due(info):
             task = asyncio.create_task(self._look_after(info), name="penstock-keep")
             self._tasks[info.incarnation] = task
-            task.add_done_callback(lambda _: self._tasks.pop(info.incarnation, None))
+            task.add_done_callback(lambda _: self._ended(info.incarnation))
+
+    def _ended(self, incarnation: str) -> None:
+        """Look again, if something was appended while a stream was looked after."""
+        del self._tasks[incarnation]
+        missed = self._missed.pop(incarnation, None)
+        if missed is not None:
+            self.appended(missed)
 
     async def stop(self) -> None:
         """End what is under way."""
+        self._stopping = True
         for task in list(self._tasks.values()):
             task.cancel()
             with suppress(asyncio.CancelledError):

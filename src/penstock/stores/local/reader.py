@@ -114,7 +114,15 @@ class LocalReader:
         return self._descriptor
 
     def _from_file(self, start: int, stop: int) -> bytes:
-        data = os.pread(self._file(), stop - start, start)
+        try:
+            data = os.pread(self._file(), stop - start, start)
+        except StreamGone:  # or there never was a file, because all that would be in it was dropped
+            head = self._refreshed()
+            raise (
+                _dropped(head.info, start)
+                if head.info.start > start
+                else StreamGone(head.info.name, head.info.incarnation)
+            ) from None
         if not data:
             raise StorageFailed(f"The file of the stream {self._info.name!r} is shorter than the catalog says.")
         if self._info.shrinks:

@@ -22,7 +22,7 @@ from penstock.errors import (
 from penstock.model import COMPACTED, Chunk, StreamInfo
 
 if TYPE_CHECKING:
-    from penstock.core.service import StreamService
+    from penstock.core.service.reading import Reading
 
 Begin: TypeAlias = Callable[[Reader, bool], Awaitable[int | None]]
 """Says where to begin in a stream, or None to leave it out. Told whether it was there when the group began."""
@@ -86,7 +86,7 @@ class Group:
         members: by name, those that have ended too: whoever resumes must not get them again.
     """
 
-    service: StreamService
+    service: Reading
     watch: GroupWatch
     selection: Selection
     begin: Begin

@@ -17,7 +17,7 @@ from penstock.errors import StreamGone, WriterEvicted
 from penstock.model import StreamInfo
 
 if TYPE_CHECKING:
-    from penstock.core.service import StreamService
+    from penstock.core.service.uploading import Uploading
 
 _NOTHING: Mapping[str, bytes] = {}
 
@@ -32,7 +32,7 @@ class Upload(Writer):
         completing: whether `complete` was called: from then on it is not interrupted by who takes over.
     """
 
-    def __init__(self, service: StreamService, info: StreamInfo, writer: str) -> None:
+    def __init__(self, service: Uploading, info: StreamInfo, writer: str) -> None:
         super().__init__(service, info, writer)
         self.completing = False
 
@@ -80,7 +80,7 @@ class Upload(Writer):
         return await self._commit(decide)
 
 
-async def copy(service: StreamService, info: StreamInfo, parts: Sequence[StreamInfo]) -> StreamInfo:
+async def copy(service: Uploading, info: StreamInfo, parts: Sequence[StreamInfo]) -> StreamInfo:
     """Complete an upload by reading its parts and appending what they hold, from where that was left off before."""
     async with service.upload(info.name, incarnation=info.incarnation, offset=info.tail) as upload:
         start = 0
@@ -96,7 +96,7 @@ async def copy(service: StreamService, info: StreamInfo, parts: Sequence[StreamI
 
 
 @asynccontextmanager
-async def until_evicted(service: StreamService, notifier: Notifier, upload: Upload) -> AsyncIterator[None]:
+async def until_evicted(service: Uploading, notifier: Notifier, upload: Upload) -> AsyncIterator[None]:
     """Interrupt the block when somebody else takes the upload over, or deletes it.
 
     Raises:
@@ -128,7 +128,7 @@ async def until_evicted(service: StreamService, notifier: Notifier, upload: Uplo
         raise found[0] from None
 
 
-async def _eviction(service: StreamService, notifier: Notifier, upload: Upload) -> Exception:
+async def _eviction(service: Uploading, notifier: Notifier, upload: Upload) -> Exception:
     """Wait until the upload is somebody else's, and return the error that says so."""
     info = upload.info
     watch = notifier.watch(info.name)

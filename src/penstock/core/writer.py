@@ -13,7 +13,7 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.model import Buffer, StreamInfo
 
 if TYPE_CHECKING:
-    from penstock.core.service import StreamService
+    from penstock.core.service.writing import Writing
 
 _NOTHING: Mapping[str, bytes] = {}
 
@@ -25,7 +25,7 @@ class Writer:
     durable, and return when it is.
     """
 
-    def __init__(self, service: StreamService, info: StreamInfo, writer: str | None = None) -> None:
+    def __init__(self, service: Writing, info: StreamInfo, writer: str | None = None) -> None:
         self._service = service
         self._info = info
         self._writer = writer
@@ -85,7 +85,7 @@ class Draft(Writer):
     A context manager: left without `publish`, it discards what was written.
     """
 
-    def __init__(self, service: StreamService, info: StreamInfo, condition: Condition | None) -> None:
+    def __init__(self, service: Writing, info: StreamInfo, condition: Condition | None) -> None:
         super().__init__(service, info)
         self._condition = condition
         self._published = False

@@ -19,7 +19,8 @@ from fastapi import FastAPI
 
 from applications import serving
 from penstock import Stopping, StreamClosed, StreamFailed, StreamGone, StreamNotFound, Streams, StreamSpec
-from penstock.core import follow, service
+from penstock.core import follow
+from penstock.core.service import reading
 from wire import Connection, events, request, until
 
 TEXT = StreamSpec(content_type="text/plain")
@@ -59,7 +60,7 @@ async def text_of(streams: Streams, name: str) -> bytes:
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let followers look again soon, for what nobody tells them of."""
     monkeypatch.setattr(follow, "RECHECK", 0.1)
-    monkeypatch.setattr(service, "RECHECK", 0.1)
+    monkeypatch.setattr(reading, "RECHECK", 0.1)
 
 
 async def test_it_goes_on_when_its_reader_leaves_and_is_resumed_by_any(tmp_path: Path) -> None:

@@ -51,8 +51,6 @@ def run(settings: Settings) -> None:
         date_header=False,  # see `penstock.server.date`
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=60,
-        # A worker that does not answer for so long is killed, also while it starts: 5 s are short on a busy machine.
-        timeout_worker_healthcheck=60,
     )
     os.environ.update(settings.to_environment())  # from where the workers have them
     if settings.workers > 1:

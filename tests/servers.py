@@ -37,6 +37,7 @@ class Server:
         self._options = options
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
 
     def start(self) -> Self:
         """Start it, and wait until it takes requests."""
@@ -49,6 +50,7 @@ class Server:
                 env=self._environment,
                 start_new_session=True,  # so that all of its processes can be killed at once
             )
+        self._asked = False
         deadline = time.monotonic() + 30
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -78,14 +80,15 @@ class Server:
 
     def stop(self) -> int:
         """Ask it to stop, wait until it has, and return its exit code."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._process.terminate()  # once: a second signal may end the interpreter in its last moments
         return self._wait()
 
     def terminate(self) -> None:
         """Ask it to stop, and return at once."""
         assert self._process is not None
         self._process.terminate()
+        self._asked = True
 
     def _wait(self) -> int:
         if self._process is None:

@@ -211,6 +211,8 @@ async def test_each_key_keeps_its_last_value_and_offsets_stay_valid(server: Serv
     whole = 3000 * 500
 
     async def start() -> bool:
+        # It is looked at again when it has grown by some part of itself.
+        await post(server.port, name, {"id": "rare", "value": "kept", "text": text * 40})
         answer = await get(server.port, f"{name}?offset=first&wait=0")
         return len(answer.body) < whole // 3
 

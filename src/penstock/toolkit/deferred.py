@@ -26,11 +26,9 @@ is what a stream needs::
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints
 
@@ -105,13 +103,13 @@ class Opening(Generic[T]):
         manager = self._manager
         if isinstance(manager, AbstractAsyncContextManager):
             return await manager.__aenter__()
-        entering = asyncio.ensure_future(_in_thread(manager.__enter__))
+        entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
         try:
             return await uninterrupted(entering)
         except asyncio.CancelledError as cancelled:
             # It was opened meanwhile, and nobody will leave it.
             if not entering.cancelled() and entering.exception() is None:
-                await uninterrupted(_in_thread(manager.__exit__, type(cancelled), cancelled, None))
+                await uninterrupted(asyncio.to_thread(manager.__exit__, type(cancelled), cancelled, None))
             raise
 
     async def __aexit__(
@@ -120,7 +118,7 @@ class Opening(Generic[T]):
         manager = self._manager
         if isinstance(manager, AbstractAsyncContextManager):
             return await manager.__aexit__(kind, error, trace)
-        return await uninterrupted(_in_thread(manager.__exit__, kind, error, trace))
+        return await uninterrupted(asyncio.to_thread(manager.__exit__, kind, error, trace))
 
 
 class DeferredDependency(Generic[T]):
@@ -173,8 +171,3 @@ def _hints(function: Any) -> dict[str, Any]:
         return get_type_hints(described, include_extras=True)
     except (NameError, TypeError):  # a name that is only there for type checkers: FastAPI will say so, if it matters
         return {}
-
-
-async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(None, partial(context.run, function, *arguments))

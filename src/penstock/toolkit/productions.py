@@ -42,12 +42,6 @@ logger = logging.getLogger("penstock")
 SPEC = StreamSpec(content_type=NDJSON.media_type)
 """A stream of records, each a JSON text: an item may hold any text, newlines among it."""
 
-LEASE = 15.0
-"""Seconds after which a producer that says nothing counts as gone. It says something three times as often."""
-
-GRACE = 5.0
-"""Seconds that a producer may go on when the server is told to stop."""
-
 LATENCY = 0.02
 """Seconds that an item may wait for others to be kept with it: less than anybody notices, and one fsync for many."""
 
@@ -57,7 +51,6 @@ _FORMATS: dict[str, Callable[[], Format]] = {
     "application/json": JSONArray,
     "text/csv": CSV,
 }
-
 
 _ENDED = (StreamClosed, StreamFailed, StreamGone, StreamNotFound)
 """What an append meets where somebody has ended the stream."""

@@ -14,11 +14,9 @@ Every door that takes uploads, whatever its protocol, goes through the same two 
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +24,7 @@ from starlette.responses import Response
 from penstock.core.service import StreamService
 from penstock.errors import StreamNotFound
 from penstock.model import OCTETS, StreamInfo, check_name
+from penstock.toolkit.hooks import called
 from penstock.toolkit.problems import RequestError
 
 Action: TypeAlias = Literal["read", "write", "delete", "list", "stop"]
@@ -242,12 +241,3 @@ async def completed(on_complete: OnComplete | None, info: StreamInfo, request: R
     if len(answer.body) > MOST_ANSWERED:
         raise TypeError(f"on_complete returned a body of {len(answer.body)} bytes; {MOST_ANSWERED} are the most.")
     return answer
-
-
-async def called(function: Callable[..., Any], *args: object) -> Any:
-    """Call a hook: a plain function in a thread, so that it may block, and an async one here."""
-    own = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.iscoroutinefunction(own):
-        return await function(*args)
-    result = await asyncio.to_thread(function, *args)
-    return await result if inspect.isawaitable(result) else result

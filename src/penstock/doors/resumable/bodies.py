@@ -27,13 +27,14 @@ from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.core.uploads import Upload
 from penstock.doors.finishing import ANSWER, answered
-from penstock.doors.hooks import Owner, called
+from penstock.doors.hooks import Owner
 from penstock.doors.once import Turn, turn
 from penstock.doors.resumable.answers import Answer, given_again
 from penstock.doors.resumable.uploads import STATE, Resumable, asked, creates
 from penstock.errors import PenstockError, StreamNotFound
 from penstock.model import StreamInfo, StreamSpec
 from penstock.protocols.resumable import REQUEST_FIELDS, Limits, UploadRequest, final_fields
+from penstock.toolkit.hooks import called
 from penstock.toolkit.requests.lingering import Exchange
 
 __all__ = ["METHODS", "Bodies", "whole"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from penstock.toolkit.hooks import called
 
 logger = logging.getLogger("penstock")
 
@@ -48,12 +48,3 @@ async def told_by(hook: OnError | None, error: Exception) -> object:
     except Exception:
         logger.exception("The hook on_error failed")
         return None
-
-
-async def called(function: Callable[..., Awaitable[Any] | Any], argument: object) -> Any:
-    """Call a hook of the application: a plain function in a thread, so that it may block."""
-    if inspect.iscoroutinefunction(function):
-        return await function(argument)
-    # Not in anyio's threads: those of a worker that granian stops keep its process from exiting.
-    result = await asyncio.to_thread(function, argument)
-    return await result if inspect.isawaitable(result) else result

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.core.digests import Hasher
 from penstock.errors import PenstockError
+from penstock.model import OCTETS
 from penstock.protocols.conditional import ETag
 from penstock.protocols.dates import parse_date
 from penstock.protocols.digest import format_digests
@@ -40,8 +41,6 @@ from penstock.toolkit.responses.representations import (
 )
 from penstock.toolkit.responses.sources import Identity, LocalFile, PathLike, RangeSource, opened
 from penstock.toolkit.responses.streamed_body import StreamedBody
-
-OCTETS = "application/octet-stream"
 
 Source: TypeAlias = RangeSource | AbstractAsyncContextManager[RangeSource]
 

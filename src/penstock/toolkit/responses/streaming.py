@@ -30,9 +30,11 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import Stopping
+from penstock.model import OCTETS
+from penstock.toolkit.hooks import called
 from penstock.toolkit.responses.compression import TINY, Compression
 from penstock.toolkit.responses.docs import Responses, Shape, documented
-from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, called, told_by
+from penstock.toolkit.responses.endings import End, OnClose, OnError, Reason, StreamEnd, told_by
 from penstock.toolkit.responses.endpoints import unwrapped
 from penstock.toolkit.responses.file_objects import FileObject, is_file_object, pieces_of
 from penstock.toolkit.responses.formats import CSV, NDJSON, RETRY, Events, Format, JSONArray, Raw
@@ -45,8 +47,6 @@ logger = logging.getLogger("penstock")
 
 Content: TypeAlias = Items | FileObject
 """An async or a plain iterable; or an open file, which is sent from where it stands, in large pieces, and closed."""
-
-OCTETS = "application/octet-stream"
 
 LATENCY = 0.005
 """Seconds that an item may wait for others to be sent with it."""

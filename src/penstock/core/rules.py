@@ -106,7 +106,7 @@ def append(
     if info.closed:
         if close and not size_of(data) and offset in {None, info.tail}:
             return Change(info, duplicate=True, offset=info.tail)
-        raise StreamClosed(name, info.tail) if info.stopped is None else StreamStopped(name, info.tail, info.stopped)
+        raise ended(info)
     if info.provisional and incarnation is None:
         raise StreamBusy(name)
     if info.upload:
@@ -235,10 +235,7 @@ def take_over(
         incarnation: the incarnation that is meant, or None for what the name shows.
     """
     info = present(view, name, now, incarnation)
-    if info.failure is not None:
-        raise StreamFailed(name, info.tail, info.failure)
-    if info.closed:
-        raise StreamClosed(name, info.tail)
+    _check_open(info)
     if not info.upload:
         raise NotAnUpload(name)
     if offset is not None and offset != info.tail:
@@ -306,10 +303,7 @@ def lapsed(info: StreamInfo, now: float) -> bool:
 def extend_lease(view: View, name: str, *, by: str, until: float, now: float, incarnation: str) -> Change:
     """Let a producer say that it is there."""
     info = present(view, name, now, incarnation)
-    if info.failure is not None:
-        raise StreamFailed(name, info.tail, info.failure)
-    if info.closed:
-        raise StreamClosed(name, info.tail)
+    _check_open(info)
     return annotate(view, name, lease(by, until), now=now, incarnation=incarnation)
 
 
@@ -493,11 +487,23 @@ def _unfinished(view: View, name: str, incarnation: str, now: float) -> StreamIn
     info = view.target
     if info is None or info.expired(now):
         raise StreamGone(name, incarnation)
-    if info.failure is not None:
-        raise StreamFailed(name, info.tail, info.failure)
-    if info.closed:
-        raise StreamClosed(name, info.tail)
+    _check_open(info)
     return info
+
+
+def _check_open(info: StreamInfo) -> None:
+    """Refuse a stream that has ended, well or badly."""
+    if info.failure is not None:
+        raise StreamFailed(info.name, info.tail, info.failure)
+    if info.closed:
+        raise StreamClosed(info.name, info.tail)
+
+
+def ended(info: StreamInfo) -> StreamClosed:
+    """Return the error for an append to a stream that is closed: it tells whether a reader had asked for that."""
+    if info.stopped is None:
+        return StreamClosed(info.name, info.tail)
+    return StreamStopped(info.name, info.tail, info.stopped)
 
 
 def check_open_to_all(info: StreamInfo) -> None:

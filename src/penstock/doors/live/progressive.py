@@ -13,11 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from penstock.core import rules
 from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of
 from penstock.doors.live.appending import LARGE, MAX_APPEND, NDJSON, RecordFormat, closes, producer_of
 from penstock.doors.live.creation import live_spec
-from penstock.errors import InvalidRecord, PenstockError, StreamClosed, StreamStopped
+from penstock.errors import InvalidRecord, PenstockError
 from penstock.model import Appended, Producer, StreamSpec
 from penstock.protocols.accept import preferred_type
 from penstock.protocols.json_lines import BadLineError, Lines
@@ -103,10 +104,7 @@ class Session:
         incarnation = self.last.info.incarnation
         info = await self._service.when(self._name, lambda info: info.closed, incarnation=incarnation)
         if not self._ending:
-            stopped = info.stopped
-            raise (
-                StreamClosed(info.name, info.tail) if stopped is None else StreamStopped(info.name, info.tail, stopped)
-            )
+            raise rules.ended(info)
         await asyncio.Event().wait()
 
     async def _run(self, request: Request) -> None:

@@ -142,7 +142,9 @@ class Keeper:
         now = self._service.now()
 
         def decide(view: View) -> Change:
-            return rules.compact(view, info.name, data, now=now, offset=info.tail, start=start)
+            return rules.compact(
+                view, info.name, data, now=now, offset=info.tail, start=start, incarnation=info.incarnation
+            )
 
         change = await self._service.commit(info.name, decide, incarnation=info.incarnation, size=len(data))
         return info if change.info is None else change.info

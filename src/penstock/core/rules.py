@@ -189,8 +189,7 @@ def begin_replacement(
     to be ``shown``; where it shows a closed stream, that stays until `publish`. Either way it is provisional: it goes
     if its writer goes.
     """
-    begun = _begun(view, name, spec, incarnation, now, condition)
-    return Change(replace(begun, published=begun.published and shown))
+    return Change(_begun(view, name, spec, incarnation, now, condition, shown=shown))
 
 
 def begin_upload(
@@ -208,9 +207,8 @@ def begin_upload(
 
     One that is not to be ``shown`` is a part, to be joined with others: its name never shows it.
     """
-    begun = _begun(view, name, spec, incarnation, now, condition)
-    published = begun.published and shown
-    return Change(replace(begun, published=published, provisional=False, upload=True, upload_ttl=ttl))
+    begun = _begun(view, name, spec, incarnation, now, condition, shown=shown)
+    return Change(replace(begun, provisional=False, upload=True, upload_ttl=ttl))
 
 
 def take_over(
@@ -439,11 +437,18 @@ def add_digest(view: View, algorithm: str, digest: bytes) -> Change:
 
 
 def _begun(
-    view: View, name: str, spec: StreamSpec, incarnation: str, now: float, condition: Condition | None
+    view: View,
+    name: str,
+    spec: StreamSpec,
+    incarnation: str,
+    now: float,
+    condition: Condition | None,
+    *,
+    shown: bool = True,
 ) -> StreamInfo:
     current = living(view.current, now)
     _check_replaceable(current, name, condition)
-    return replace(new(name, spec, incarnation, now), published=current is None, provisional=True)
+    return replace(new(name, spec, incarnation, now), published=shown and current is None, provisional=True)
 
 
 def _check_replaceable(current: StreamInfo | None, name: str, condition: Condition | None) -> None:
@@ -576,7 +581,9 @@ def trim(view: View, name: str, start: int, *, now: float, incarnation: str | No
     return Change(trimmed, offset=info.tail)
 
 
-def compact(view: View, name: str, data: bytes, *, now: float, offset: int, start: int) -> Change:
+def compact(
+    view: View, name: str, data: bytes, *, now: float, offset: int, start: int, incarnation: str | None = None
+) -> Change:
     """Append once more what still counts of a stream's beginning, and drop that, in one step.
 
     Args:
@@ -586,15 +593,12 @@ def compact(view: View, name: str, data: bytes, *, now: float, offset: int, star
         now: the time.
         offset: the tail of the state that ``data`` was made of: it may not have moved.
         start: what is before it is dropped.
+        incarnation: the incarnation that is meant, or None for what the name shows.
     """
-    change = append(view, name, (data,), now=now, offset=offset, incarnation=_incarnation(view))
+    change = append(view, name, (data,), now=now, offset=offset, incarnation=incarnation)
     info = change.info
     assert info is not None  # noqa: S101 - appends leave a stream behind
     return replace(change, info=replace(info, start=start))
-
-
-def _incarnation(view: View) -> str | None:
-    return None if view.target is None else view.target.incarnation
 
 
 def grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:

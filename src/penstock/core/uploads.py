@@ -50,20 +50,7 @@ class Upload(Writer):
             PreconditionFailed: what the name shows does not meet the condition any more.
         """
         self.completing = True
-        info, now = self._info, self._service.now()
-
-        def decide(view: View) -> Change:
-            return rules.publish(
-                view,
-                info.name,
-                incarnation=info.incarnation,
-                now=now,
-                digests=digests,
-                condition=condition,
-                writer=self._writer,
-            )
-
-        return await self._commit(decide)
+        return await self._publish(digests, condition)
 
     async def complete_part(self) -> StreamInfo:
         """Close the upload, and make it durable, where it is a part of another: its name goes on not to show it.

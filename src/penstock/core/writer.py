@@ -78,6 +78,28 @@ class Writer:
             self._info = change.info
         return self._info
 
+    async def _publish(
+        self,
+        digests: Mapping[str, bytes],
+        condition: Condition | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> StreamInfo:
+        info, now = self._info, self._service.now()
+
+        def decide(view: View) -> Change:
+            return rules.publish(
+                view,
+                info.name,
+                incarnation=info.incarnation,
+                now=now,
+                digests=digests,
+                condition=condition,
+                writer=self._writer,
+                metadata=metadata,
+            )
+
+        return await self._commit(decide)
+
 
 class Draft(Writer):
     """A stream that its name shows once it is complete; see `StreamService.replace`.
@@ -103,20 +125,7 @@ class Draft(Writer):
             PreconditionFailed: what the name shows does not meet the condition any more.
             LengthMismatch: it is shorter than declared.
         """
-        info, now = self._info, self._service.now()
-
-        def decide(view: View) -> Change:
-            return rules.publish(
-                view,
-                info.name,
-                incarnation=info.incarnation,
-                now=now,
-                digests=digests,
-                condition=self._condition,
-                metadata=metadata,
-            )
-
-        result = await self._commit(decide)
+        result = await self._publish(digests, self._condition, metadata)
         self._published = True
         return result
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
 from penstock.doors.live.quick import STATE, QuickAppends
-from penstock.doors.webhooks import Webhooks
 from penstock.server.date import Dated
 from penstock.server.forwarded import Forwarded
 from penstock.server.settings import Settings
 from penstock.server.trusted import TrustedProxies
 from penstock.toolkit.problems import install_problem_handlers, problem_response
+
+if TYPE_CHECKING:
+    from penstock.doors.webhooks import Webhooks
 
 _WELCOME = """\
 This is penstock {version}.
@@ -91,4 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _webhooks(settings: Settings) -> Webhooks | None:
-    return Webhooks(settings.webhook_url, settings.webhook_secret) if settings.webhook_url else None
+    if not settings.webhook_url:
+        return None
+    from penstock.doors.webhooks import Webhooks  # a server starts sooner without httpx
+
+    return Webhooks(settings.webhook_url, settings.webhook_secret)

@@ -517,6 +517,31 @@ async def test_the_digest_of_the_whole_may_come_last(newest: Client, name: str) 
     assert (done.status, done.headers["repr-digest"]) == (201, digest(b"abcdef"))
 
 
+@pytest.mark.parametrize("method", ["PATCH", "HEAD"])
+async def test_what_the_creation_asked_for_holds_where_tus_ends_the_upload(
+    newest: Client, name: str, method: str
+) -> None:
+    path, sent = f"/files/{name}", BODY[:99] if method == "PATCH" else BODY  # a HEAD finds that all of it is there
+
+    async def begun(path: str, **fields: Any) -> str:
+        told = await newest.create(path, sent, complete=False, upload_length=str(len(BODY)), **fields)
+        return told.headers["location"]
+
+    async def ended(location: str) -> int:
+        fields = {"tus-resumable": "1.0.0", "content-type": "application/offset+octet-stream", "upload-offset": "99"}
+        return (await request(newest.port, method, location, BODY[len(sent) :] or None, fields)).status
+
+    done = 204 if method == "PATCH" else 200
+    first, second = [await begun(path, repr_digest=digest(BODY), if_none_match="*") for _ in range(2)]
+    wrong = await begun(f"{path}-wrong", repr_digest=digest(b"other"))
+    wanted = await begun(f"{path}-wanted", want_repr_digest="sha-256=1")
+    assert [await ended(location) for location in (first, second, wrong, wanted)] == [done, 412, 400, done]
+    assert [(await newest.look(location)).status for location in (second, wrong)] == [404, 404]
+    assert await content(newest, path) == BODY
+    assert (await request(newest.port, "GET", f"{path}-wrong")).status == 404
+    assert (await newest.append(wanted, b"", len(BODY))).headers["repr-digest"] == digest(BODY)
+
+
 async def test_a_digest_that_is_wanted_is_told(newest: Client, name: str) -> None:
     begun = await newest.create(f"/files/{name}", b"abc", complete=False, want_repr_digest="sha-256=1")
     done = await newest.append(begun.headers["location"], b"def", 3)

@@ -268,7 +268,7 @@ def files_router(
         if is_upload(request):
             return await resumable.answer(request, name)
         await hooks.authorized(request, "delete", name)
-        await service.delete(name, condition=uploads.Conditions(request, name))
+        await service.delete(name, condition=uploads.Conditions.of(request, name))
         return Response(status_code=204)
 
     async def append(request: Request, name: str) -> Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, Self
 
 from starlette.requests import Request
 
@@ -12,11 +14,11 @@ from penstock.doors.fields import check_coding, content_type_of, filename_of, ke
 from penstock.doors.hooks import NewUpload
 from penstock.errors import PreconditionFailed
 from penstock.model import StreamInfo
-from penstock.protocols.conditional import Verdict, evaluate
+from penstock.protocols.conditional import Preconditions, Verdict, evaluate
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.requests.bodies import content_length, limited, pump
 from penstock.toolkit.requests.integrity import check_digests, given_digests
-from penstock.toolkit.responses.representations import preconditions_of, wanted_digest
+from penstock.toolkit.responses.representations import precondition_fields, wanted_digest
 from penstock.toolkit.responses.stream_fields import etag_of
 
 _SMALL = 64 * 1024
@@ -59,7 +61,7 @@ async def receive(service: StreamService, request: Request, new: NewUpload) -> t
     hasher = Hasher({*given, *_wanted_digest(request)})
     about = spec_of(request, new.content_type, length, service.now)
     spec = replace(about, metadata=new.metadata, owner=new.owner, key=new.key)
-    condition = Conditions(request, name)
+    condition = Conditions.of(request, name)
     chunks = limited(request, new.max_size)
     if length is not None and length <= _SMALL:
         data = [chunk async for chunk in chunks]
@@ -81,11 +83,26 @@ class Conditions:
         found: whether the name showed a stream when it was last asked.
     """
 
-    def __init__(self, request: Request, name: str) -> None:
-        self._preconditions = preconditions_of(request)
-        self._method = request.method
+    def __init__(self, name: str, method: str, fields: Mapping[str, str]) -> None:
+        self._preconditions = Preconditions.from_headers(fields)
+        self._fields = fields
+        self._method = method
         self._name = name
         self.found = False
+
+    @classmethod
+    def of(cls, request: Request, name: str) -> Self:
+        """Return what a request states."""
+        return cls(name, request.method, precondition_fields(request))
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any], name: str) -> Self:
+        """Return what was kept of a request, to be asked again."""
+        return cls(name, kept["method"], kept["fields"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can keep."""
+        return {"method": self._method, "fields": dict(self._fields)}
 
     def __call__(self, info: StreamInfo | None) -> None:
         """Raise `PreconditionFailed` if ``info`` is not what the request depends on."""

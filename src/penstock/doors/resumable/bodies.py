@@ -172,7 +172,7 @@ class Bodies:
             length=length,
             owner=await self.owner_of(request),
             key=_key_of(key),
-            attributes=self.uploads.state(request, fields, self.uploads.limits.max_size, first=first),
+            attributes=self.uploads.attributes(request, fields, self.uploads.limits.max_size, first=first),
         )
         return await self.service.begin_upload(f"resumable/{key}", spec, ttl=self._expiry, shown=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from penstock.core.service import StreamService
 from penstock.core.uploads import Upload
+from penstock.doors.completion import complete
 from penstock.doors.fields import check_coding, filename_of, media_type_of, spec_of
 from penstock.doors.finishing import Finishing, answered
 from penstock.doors.hooks import Hooks, NewUpload
@@ -23,14 +24,11 @@ from penstock.errors import PenstockError
 from penstock.model import StreamInfo
 from penstock.protocols.resumable import MEDIA_TYPE, Limits, final_fields
 from penstock.toolkit.problems import bad_request
-from penstock.toolkit.responses.representations import joined
 
 __all__ = ["ResumableFiles", "is_upload"]
 
 QUERY: Final = "upload"
 """The parameter that makes of a stream's URL that of an upload."""
-
-_CONDITIONS: Final = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
 class ResumableFiles:
@@ -105,20 +103,17 @@ class ResumableFiles:
             response = self._stored(info, request, 201 if created else 200, answer)
             response.headers.update(final_fields(fields.dialect, complete=True, offset=info.tail))
             return response
-        condition = Conditions(request, new.name)
-        conditions = {field: value for field in _CONDITIONS if (value := joined(request, field)) is not None}
-        state = self._uploads.state(request, fields, new.max_size, method=request.method, conditions=conditions)
+        condition = Conditions.of(request, new.name)
         spec = replace(
             spec_of(request, new.content_type, length, self._service.now),
             metadata=new.metadata,
             owner=new.owner,
             key=new.key,
-            attributes=state,
+            attributes=self._uploads.attributes(request, fields, new.max_size, condition),
         )
         info = await self._service.begin_upload(new.name, spec, ttl=self._expiry, condition=condition)
         if condition.found:
-            replaces = {STATE: {**state[STATE], "status": 200}}
-            info = await self._service.annotate(info.name, replaces, incarnation=info.incarnation)
+            info = await self._service.annotate(info.name, {STATE: {"status": 200}}, incarnation=info.incarnation)
         return await self._uploads.begun(request, fields, info)
 
     # -- a target of uploads ------------------------------------------------------------------------------------------
@@ -133,7 +128,7 @@ class ResumableFiles:
 
     async def complete(self, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
         """See `Target.complete`: the name shows the stream from then on."""
-        return await upload.complete(digests, condition=_conditions_of(upload.info))
+        return await complete(upload, digests)
 
     async def finish(self, request: Request, info: StreamInfo) -> Response:
         """See `Target.finish`: the answer is that to a PUT, or the hook's."""
@@ -161,10 +156,3 @@ def _announced(request: Request, name: str, length: int | None) -> NewUpload:
     if declared or "filetype" not in said.metadata:
         said = replace(said, content_type=media_type_of(declared, name, metadata.get("filename", "")))
     return replace(said, protocol="resumable", metadata=metadata)
-
-
-def _conditions_of(info: StreamInfo) -> Conditions:
-    """Return what the request that created an upload made it depend on: it must still hold at the end."""
-    state: Mapping[str, Any] = info.attributes[STATE]
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in state["conditions"].items()]
-    return Conditions(Request({"type": "http", "method": state["method"], "headers": headers}), info.name)

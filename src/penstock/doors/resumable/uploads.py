@@ -9,9 +9,8 @@ URL is, is the `Target`'s matter. The fields, and what versions of the draft dif
 from __future__ import annotations
 
 import time
-from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -19,19 +18,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.core.digests import Hasher, digest_of
+from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
 from penstock.core.uploads import Upload
 from penstock.doors.checked import pump_checked
+from penstock.doors.completion import (
+    ContentMismatch,
+    algorithms_of,
+    asked_for,
+    digests_of,
+    hopeless,
+    removed,
+    verified,
+    writing,
+)
 from penstock.doors.fields import check_coding
 from penstock.doors.hooks import MAX_SIZE
+from penstock.doors.uploads import Conditions
 from penstock.errors import (
     DigestMismatch,
     LengthMismatch,
     NotAnUpload,
     OffsetMismatch,
     PenstockError,
-    PreconditionFailed,
     StreamClosed,
     StreamGone,
     StreamNotFound,
@@ -54,7 +63,7 @@ from penstock.toolkit.problems import RequestError, bad_request, problem_respons
 from penstock.toolkit.requests.bodies import content_length, pump
 from penstock.toolkit.requests.integrity import agreed, check_digests, digests_in
 from penstock.toolkit.responses.interim import interim_of
-from penstock.toolkit.responses.representations import joined, wanted_digest
+from penstock.toolkit.responses.representations import joined
 from penstock.toolkit.responses.stream_fields import state_fields
 
 __all__ = ["STATE", "Resumable", "Target", "asked", "checked", "creates"]
@@ -114,21 +123,9 @@ class _Transfer:
     @property
     def given(self) -> Mapping[str, bytes]:
         """The digests of the whole that the client gave, when it created the upload or now."""
-        written: Mapping[str, str] = self.info.attributes[STATE]["digests"]
-        kept = {name: b64decode(digest) for name, digest in written.items()}
         # The content of a request that has it all is the whole (RFC 9530 section 2).
         content = digests_in(self.request, "content-digest") if self.whole else {}
-        return agreed(kept, digests_in(self.request, "repr-digest"), content)
-
-    @property
-    def algorithms(self) -> list[str]:
-        """The digests of the whole that are to be computed: those that were given, and the one that was wanted."""
-        wanted = self.info.attributes[STATE].get("wanted")
-        return list(dict.fromkeys([*self.given, *([wanted] if wanted else [])]))
-
-
-class _ContentMismatch(DigestMismatch):
-    """The content of a request is not what its ``Content-Digest`` says. Nothing of it was appended."""
+        return agreed(digests_of(self.info), digests_in(self.request, "repr-digest"), content)
 
 
 class Resumable:
@@ -166,8 +163,22 @@ class Resumable:
         least = self.limits.min_size
         return least is not None and fields.complete is True and length is not None and length < least
 
-    def state(self, request: Request, fields: UploadRequest, max_size: int | None, **more: Any) -> dict[str, Any]:
+    def attributes(
+        self,
+        request: Request,
+        fields: UploadRequest,
+        max_size: int | None,
+        condition: Conditions | None = None,
+        **state: Any,
+    ) -> dict[str, Any]:
         """Return what is to be kept of a request that creates an upload: attributes for `StreamSpec`.
+
+        Args:
+            request: the request.
+            fields: what it says of the upload.
+            max_size: the most bytes that the upload may have.
+            condition: what must hold at its end, too.
+            state: what the target wants to be kept.
 
         Raises:
             RequestError: a digest field cannot be read.
@@ -175,11 +186,8 @@ class Resumable:
         given = digests_in(request, "repr-digest")
         if fields.complete:
             given = agreed(given, digests_in(request, "content-digest"))
-        digests = {name: b64encode(digest).decode() for name, digest in given.items()}
-        state: dict[str, Any] = {"digests": digests, **more}
-        if wanted := wanted_digest(request):
-            state["wanted"] = wanted
-        return {STATE: state} if max_size is None else {STATE: state, MAX_SIZE: max_size}
+        limit = {} if max_size is None else {MAX_SIZE: max_size}
+        return {STATE: state, **limit, **asked_for(request, given, condition)}
 
     async def begun(self, request: Request, fields: UploadRequest, info: StreamInfo) -> Response:
         """Take in the content of the request that has created an upload, and answer it."""
@@ -266,29 +274,22 @@ class Resumable:
 
     async def _taken(self, transfer: _Transfer) -> StreamInfo:
         """Take in the content of a request, and return the upload after it: complete, if this was the last."""
-        info = transfer.info
         try:
-            async with self._service.upload(
-                info.name, incarnation=info.incarnation, offset=transfer.offset, length=transfer.length
-            ) as upload:
-                digests = await self._received(transfer, upload)
+            async with writing(self._service, transfer.info, offset=transfer.offset, length=transfer.length) as upload:
+                known = await self._received(transfer, upload)
                 if not (transfer.fields.completes or _ends_at_length(transfer.fields, upload.info)):
                     return await upload.flush()
-                return await self._target.complete(upload, await self._verified(transfer, digests))
-        except _ContentMismatch:
-            raise
-        except (DigestMismatch, PreconditionFailed):  # nothing can come of it any more
-            await self._removed(info)
-            raise
+                digests = await verified(self._service, transfer.info, transfer.given, known)
+                return await self._target.complete(upload, digests)
         except LengthMismatch as error:
             if error.size > error.length and transfer.fields.dialect.ends_on_excess:
-                await self._removed(info)
+                await removed(self._service, transfer.info)
             raise
 
     async def _received(self, transfer: _Transfer, upload: Upload) -> Mapping[str, bytes]:
         """Write the content, and return those digests of the whole that could be taken of it meanwhile."""
         request, fields = transfer.request, transfer.fields
-        hasher = Hasher(transfer.algorithms if transfer.whole else ())
+        hasher = Hasher(algorithms_of(transfer.info, transfer.given) if transfer.whole else ())
         told = _Progress(upload, lambda offset: self._tell(request, fields.dialect, offset=offset))
         write = told.write if _listens(request, fields.dialect) else upload.write
         given = {} if transfer.whole else digests_in(request, "content-digest")
@@ -309,7 +310,7 @@ class Resumable:
         """Write the content once all of it is there, and is what its digests say (section 10.2).
 
         Raises:
-            _ContentMismatch: it is something else.
+            ContentMismatch: it is something else.
         """
         hasher, name = Hasher(given), transfer.info.name
 
@@ -317,24 +318,9 @@ class Resumable:
             try:
                 check_digests(name, given, hasher.digests())
             except DigestMismatch as error:
-                raise _ContentMismatch(name, error.algorithm, error.given, error.actual) from None
+                raise ContentMismatch(name, error.algorithm, error.given, error.actual) from None
 
         await pump_checked(self._service, chunks, content_length(transfer.request), write, hasher, check)
-
-    async def _verified(self, transfer: _Transfer, known: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Return the digests that were asked for, of all bytes of an upload, and compare them with those given.
-
-        Raises:
-            DigestMismatch: they differ.
-        """
-        info, digests = transfer.info, dict(known)
-        algorithms = [name for name in transfer.algorithms if name not in digests]
-        if algorithms:
-            with await self._service.open(info.name, incarnation=info.incarnation) as reader:
-                for algorithm in algorithms:
-                    digests[algorithm] = await digest_of(reader, algorithm)
-        check_digests(info.name, transfer.given, digests)
-        return digests
 
     async def _bounded(self, transfer: _Transfer) -> AsyncGenerator[Buffer, None]:
         """Yield a request's content; more than a limit allows is refused, and what came before stays."""
@@ -350,10 +336,6 @@ class Resumable:
                     raise _too_large(left)
                 if chunk:
                     yield chunk
-
-    async def _removed(self, info: StreamInfo) -> None:
-        with suppress(StreamGone, StreamNotFound):
-            await self._service.delete(info.name, incarnation=info.incarnation)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -387,8 +369,7 @@ class Resumable:
         fields = asked(request)
         response = problem_response(_in_our_terms(error))
         # What is wrong with the whole is the last word on it; anything else is about this request.
-        last = isinstance(error, (DigestMismatch, PreconditionFailed)) and not isinstance(error, _ContentMismatch)
-        response.headers.update(final_fields(fields.dialect, complete=last))
+        response.headers.update(final_fields(fields.dialect, complete=hopeless(error)))
         if isinstance(error, OffsetMismatch):
             response.headers["upload-offset"] = str(error.tail)
         if response.status_code == 413:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from penstock.core.service import StreamService
 from penstock.core.uploads import Upload
 from penstock.doors.checked import pump_checked
+from penstock.doors.completion import complete, digests_of, verified, writing
 from penstock.doors.fields import check_coding, spec_of
 from penstock.doors.finishing import Finishing, completed_by
 from penstock.doors.hooks import MAX_SIZE, Action, Hooks, NewUpload, check_size
@@ -169,7 +170,7 @@ class TusDoor:
             key=new.key,
             attributes={KEPT: kept_fields(request), **limit, **further},
         )
-        condition = Conditions(request, new.name)
+        condition = Conditions.of(request, new.name)
         return await self._service.begin_upload(
             new.name, spec, ttl=self._expiry, condition=condition, shown=not new.part, incarnation=incarnation
         )
@@ -195,8 +196,8 @@ class TusDoor:
         if info.closed or info.tail != info.length:
             return info
         # The server went down between the last bytes and the end.
-        async with self._service.upload(info.name, incarnation=info.incarnation, offset=info.tail) as upload:
-            return await _ended(upload)
+        async with writing(self._service, info, offset=info.tail) as upload:
+            return await self._ended(upload)
 
     async def _patch(self, request: Request, name: str) -> Response:
         check_type(request)
@@ -222,15 +223,23 @@ class TusDoor:
         total = info.length if length is None else length
         most = min((size for size in (total, limit) if size is not None), default=None)
         checksum = BodyChecksum.of(request)
-        name, incarnation = info.name, info.incarnation
-        async with self._service.upload(name, incarnation=incarnation, offset=offset, length=length) as upload:
+        async with writing(self._service, info, offset=offset, length=length) as upload:
             chunks = limited(request, None if most is None else most - offset)
             if checksum is None:
                 await pump(chunks, upload.write)
             else:
                 size = content_length(request)
                 await pump_checked(self._service, chunks, size, upload.write, checksum.hasher, checksum.check)
-            return await _ended(upload)
+            return await self._ended(upload)
+
+    async def _ended(self, upload: Upload) -> StreamInfo:
+        """Complete an upload if all of it is there: by what its creation asked for, by whichever protocol that was."""
+        info = upload.info
+        if info.tail != info.length:
+            return await upload.flush()
+        if is_part(info):
+            return await upload.complete_part()
+        return await complete(upload, await verified(self._service, info, digests_of(info)))
 
     async def _answered(self, request: Request, info: StreamInfo, status: int, fields: Mapping[str, str]) -> Response:
         """Answer a request that may have brought the last bytes."""
@@ -286,13 +295,6 @@ class TusDoor:
                 await self._finishing.answer(final, request)
         except (PenstockError, HTTPException) as error:
             logger.warning("The upload %r could not be made of its parts yet: %s", name, error)
-
-
-async def _ended(upload: Upload) -> StreamInfo:
-    info = upload.info
-    if info.tail != info.length:
-        return await upload.flush()
-    return await (upload.complete_part() if is_part(info) else upload.complete())
 
 
 def _with_fields_of(answer: Response, response: Response) -> Response:

@@ -66,11 +66,10 @@ def joined(request: Request, name: str) -> str | None:
     return ", ".join(request.headers.getlist(name)) or None
 
 
-def preconditions_of(request: Request) -> Preconditions:
-    """Return the preconditions that a request states."""
+def precondition_fields(request: Request) -> dict[str, str]:
+    """Return the fields by which a request states preconditions, by their names in small letters."""
     names = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
-    fields = {name: value for name in names if (value := joined(request, name)) is not None}
-    return Preconditions.from_headers(fields)
+    return {name: value for name in names if (value := joined(request, name)) is not None}
 
 
 def wanted_digest(request: Request) -> str | None:
@@ -95,7 +94,7 @@ def check_conditions(request: Request, representation: Representation) -> Respon
         RequestError: ``precondition-failed`` (412).
     """
     verdict = evaluate(
-        preconditions_of(request),
+        Preconditions.from_headers(precondition_fields(request)),
         method=request.method,
         etag=representation.etag,
         last_modified=representation.last_modified,

@@ -33,6 +33,7 @@ from penstock.errors import (
     StreamIsOpen,
     StreamNotFound,
     StreamStopped,
+    TooManyStreams,
     WriterEvicted,
 )
 from penstock.model import Appended, Chunk, Page, Producer, Retention, StreamInfo, StreamSpec, Usage
@@ -129,6 +130,7 @@ __all__ = [
     "StreamedText",
     "StreamedZip",
     "Streams",
+    "TooManyStreams",
     "UploadedFile",
     "Usage",
     "Webhooks",

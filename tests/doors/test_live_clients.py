@@ -11,16 +11,9 @@ import httpx
 
 from browser import Page, browsing
 from conftest import JAVASCRIPT, node, tool
+from live_door import NDJSON, append
 from servers import Server
-from wire import request, until
-
-NDJSON = "application/x-ndjson"
-
-
-async def append(server: Server, name: str, *records: object, close: bool = False) -> None:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {"content-type": NDJSON, "stream-closed": str(close).lower()}
-    assert (await request(server.port, "POST", f"/live/{name}", body, headers)).status in {200, 201}
+from wire import until
 
 
 async def restart(server: Server) -> None:

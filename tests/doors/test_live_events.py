@@ -14,20 +14,13 @@ import pytest
 from fastapi import FastAPI
 
 from applications import serving
+from live_door import append, events
 from penstock import Streams, StreamSpec
-from penstock.protocols.sse import Decoder, Event
+from penstock.protocols.sse import Event
 from servers import Server
 from wire import Connection, request, until
 
 JSON = "application/json"
-
-
-async def append(server: Server, name: str, *records: object, close: bool = False) -> int:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {"content-type": "application/x-ndjson", "stream-closed": str(close).lower()}
-    answer = await request(server.port, "POST", f"/live/{name}", body, headers)
-    assert answer.status in {200, 201}
-    return int(answer.json()["offset"])
 
 
 @asynccontextmanager
@@ -38,14 +31,6 @@ async def listening(
         await connection.begin("GET", path, {} if last_event_id is None else {"last-event-id": last_event_id})
         assert await connection.head() == 200, path
         yield connection, events(connection)
-
-
-async def events(connection: Connection) -> AsyncIterator[Event]:
-    """Read as a browser does."""
-    decoder = Decoder()
-    async for data in connection.body():
-        for event in decoder.feed(data):
-            yield event
 
 
 async def take(source: AsyncIterator[Event], count: int) -> list[Event]:

@@ -20,13 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from applications import serving
+from live_door import append
 from penstock import Streams
 from penstock.doors.live.tails import SharedTails
 from processes import anonymous, descriptors, owner_of, workers
 from servers import Server, free_port
 from wire import Broken, Connection, Event, Follower, events, request, until
-
-NDJSON = {"content-type": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +60,6 @@ def port(request: pytest.FixtureRequest) -> int:
         return found
     server: Server = request.getfixturevalue("server")
     return server.port
-
-
-async def append(port: int, name: str, *records: object, close: bool = False) -> int:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {**NDJSON, "stream-closed": str(close).lower()}
-    answer = await request(port, "POST", f"/live/{name}", body, headers)
-    assert answer.status in {200, 201}, answer.body
-    return int(answer.json()["offset"])
 
 
 @asynccontextmanager

@@ -10,21 +10,13 @@ from fastapi import FastAPI
 
 from applications import serving
 from conftest import tool
+from live_door import NDJSON, append
 from penstock import Streams, StreamSpec
 from penstock.protocols.sse import Decoder
 from servers import Server
 from wire import Answer, Broken, Connection, request
 
-NDJSON = "application/x-ndjson"
 ACCEPT = {"accept": NDJSON}
-
-
-async def append(server: Server, name: str, *records: object, close: bool = False) -> int:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {"content-type": NDJSON, "stream-closed": str(close).lower()}
-    answer = await request(server.port, "POST", f"/live/{name}", body, headers)
-    assert answer.status in {200, 201}
-    return int(answer.json()["offset"])
 
 
 async def get(server: Server, path: str, **fields: str) -> Answer:

@@ -14,20 +14,11 @@ from fastapi import FastAPI, HTTPException, Request
 from websockets.asyncio.client import connect
 
 from applications import serving
+from live_door import NDJSON, append, events
 from penstock import Streams, StreamSpec
-from penstock.protocols.sse import Decoder, Event
+from penstock.protocols.sse import Event
 from servers import Server
 from wire import Connection, request, until
-
-NDJSON = "application/x-ndjson"
-
-
-async def append(server: Server, name: str, *records: object, close: bool = False) -> int:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {"content-type": NDJSON, "stream-closed": str(close).lower()}
-    answer = await request(server.port, "POST", f"/live/{name}", body, headers)
-    assert answer.status in {200, 201}
-    return int(answer.json()["offset"])
 
 
 @asynccontextmanager
@@ -38,13 +29,6 @@ async def listening(port: int, path: str, last_event_id: str | None = None) -> A
         )
         assert await connection.head() == 200, path
         yield events(connection)
-
-
-async def events(connection: Connection) -> AsyncIterator[Event]:
-    decoder = Decoder()
-    async for data in connection.body():
-        for event in decoder.feed(data):
-            yield event
 
 
 async def take(source: AsyncIterator[Event], count: int) -> list[tuple[str, Any]]:

@@ -18,19 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from applications import serving
+from live_door import NDJSON, append
 from penstock import Streams, StreamSpec
 from servers import Server
 from wire import request, until
-
-NDJSON = "application/x-ndjson"
-
-
-async def append(server: Server, name: str, *records: object, close: bool = False) -> int:
-    body = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    headers = {"content-type": NDJSON, "stream-closed": str(close).lower()}
-    answer = await request(server.port, "POST", f"/live/{name}", body, headers)
-    assert answer.status in {200, 201}
-    return int(answer.json()["offset"])
 
 
 @asynccontextmanager

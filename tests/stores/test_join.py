@@ -47,7 +47,10 @@ async def test_parts_are_joined_in_order_and_stay_hidden(opened: Callable[[], St
         assert all(part.closed and part.upload and not part.published for part in parts)
         for name, order in {"once": parts, "twice": [*parts, *parts], "none": []}.items():
             final = await streams.begin_upload(name, StreamSpec(length=sum(part.tail for part in order)))
+            changed: list[str] = []
+            streams.on_change = changed.append
             done = await streams.join(final, order)
+            assert set(changed) == {name}
             assert (done.complete, done.upload, done.tail) == (True, False, sum(part.tail for part in order))
             assert await content(streams, name) == whole * (len(order) // len(parts))
         assert {info.name for info in (await streams.list()).streams} == {"none", "once", "twice"}

@@ -57,11 +57,15 @@ class ServiceBase:
             )
         finally:
             self._notifier.notify(name)
+        self._committed(name, change)
+        return change
+
+    def _committed(self, name: str, change: Change) -> None:
+        """Tell those of this process who have something to do after a change."""
         if self.on_change is not None and not change.duplicate:
             self.on_change(name)
         if change.data and change.info is not None and change.info.attributes:
             self._keeper.appended(change.info)
-        return change
 
     async def _remove(self, name: str, decide: Decide, incarnation: str | None, *, durable: bool = True) -> Change:
         """Carry out a removal, and then that of the origins which were kept for this stream alone.

@@ -145,9 +145,11 @@ class Uploading(Writing):
             )
 
         try:
-            return there(await self._store.join(info.name, decide, parts, incarnation=info.incarnation))
+            change = await self._store.join(info.name, decide, parts, incarnation=info.incarnation)
         finally:
             self._notifier.notify(info.name)
+        self._committed(info.name, change)
+        return there(change)
 
     async def shorten(self, info: StreamInfo, ttl: float) -> None:
         """Let a part go ``ttl`` seconds after its last change, because what it was for is done.

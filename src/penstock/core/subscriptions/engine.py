@@ -177,15 +177,8 @@ class Subscriptions:
         fresh = fresh.linked(states, explicit=True, from_tail=True)
         if settings.pattern is not None:
             fresh = fresh.linked(await self._looks.matching(settings.pattern), from_tail=True)
-        incarnation = new_incarnation()
-
-        def decide(view: View) -> Change:
-            if view.current is not None:
-                return Change(view.current, duplicate=True)
-            spec = StreamSpec(content_type="application/json", attributes={_STATE: fresh.to_json()})
-            return rules.create(view, _name_of(id_), spec, incarnation=incarnation, now=now)
-
-        change = await self._service.commit(_name_of(id_), decide)
+        spec = StreamSpec(content_type="application/json", attributes={_STATE: fresh.to_json()})
+        change = await self._created(_name_of(id_), spec)
         kept = _state_of(change.info, id_)
         if kept.settings != settings:
             raise SubscriptionExists(id_)
@@ -230,9 +223,8 @@ class Subscriptions:
         Raises:
             AlreadyClaimed, NoPendingWork: there is none to be had.
         """
-        kept = await self._scan(
-            await self.get(id_)
-        )  # an append that the worker knows of may not have been looked at yet
+        # An append that the worker knows of may not have been looked at yet.
+        kept = await self._scan(await self.get(id_))
         states = await self._looks.at(kept.links)
         return await self._commit(id_, lambda kept, now: kept.claimed(worker, states, now)), states
 
@@ -273,16 +265,20 @@ class Subscriptions:
         info = await self._service.load(_KEYS)
         if info is None:
             fresh = {"token": os.urandom(32).hex(), "signing": os.urandom(32).hex()}
-            now, incarnation = self._service.now(), new_incarnation()
-
-            def decide(view: View) -> Change:
-                if view.current is not None:
-                    return Change(view.current, duplicate=True)
-                return rules.create(view, _KEYS, StreamSpec(attributes=fresh), incarnation=incarnation, now=now)
-
-            info = (await self._service.commit(_KEYS, decide)).info
+            info = (await self._created(_KEYS, StreamSpec(attributes=fresh))).info
         assert info is not None  # noqa: S101 - it was there, or has just been made
         return dict(info.attributes)
+
+    async def _created(self, name: str, spec: StreamSpec) -> Change:
+        """Create a stream of the server's own, or find that it is there: another process may have been the first."""
+        now, incarnation = self._service.now(), new_incarnation()
+
+        def decide(view: View) -> Change:
+            if view.current is not None:
+                return Change(view.current, duplicate=True)
+            return rules.create(view, name, spec, incarnation=incarnation, now=now)
+
+        return await self._service.commit(name, decide)
 
     # -- waking ---------------------------------------------------------------------------------------------------
 

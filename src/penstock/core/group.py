@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -186,14 +186,10 @@ class Group:
     async def _look_at_all(self) -> None:
         for name in self.selection.names:
             await self._look(name)
-        prefix, after = self.selection.prefix, ""
-        while prefix is not None:
-            page = await self.service.list(prefix, after=after)
-            for info in page.streams:
-                await self._look(info.name, info)
-            if page.next is None:
-                return
-            after = page.next
+        if self.selection.prefix is not None:
+            async with aclosing(self.service.list_all(self.selection.prefix)) as streams:
+                async for info in streams:
+                    await self._look(info.name, info)
 
     async def _look(self, name: str, info: StreamInfo | None = None) -> None:
         """Have a stream read if it may have something new, and open it if it is new.

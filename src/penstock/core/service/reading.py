@@ -85,6 +85,15 @@ class Reading(ServiceBase):
             shown[-1].name if len(found) > limit else None,
         )
 
+    async def list_all(self, prefix: str = "", *, reserved: bool = False) -> AsyncGenerator[StreamInfo, None]:
+        """Yield every stream whose name begins with ``prefix``, page by page; see `list`."""
+        after: str | None = ""
+        while after is not None:
+            page = await self.list(prefix, after=after, reserved=reserved)
+            for info in page.streams:
+                yield info
+            after = page.next
+
     async def find(self, owner: str | None, key: str) -> StreamInfo | None:
         """Return an owner's youngest stream of this key, shown by its name or not, or None."""
         return rules.living(await self._store.find(owner, key), self.now())

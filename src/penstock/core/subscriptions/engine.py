@@ -148,15 +148,9 @@ class Subscriptions:
     async def _refresh(self, time: float) -> None:
         """Load all subscriptions. What was appended before a new one was known here, it has to find by itself."""
         found: dict[str, Subscription] = {}
-        after = ""
-        while True:
-            page = await self._service.list(_FOLDER, after=after, reserved=True)
-            for info in page.streams:
-                kept = Subscription.from_json(info.attributes[_STATE])
-                found[kept.id] = kept
-            if page.next is None:
-                break
-            after = page.next
+        async for info in self._service.list_all(_FOLDER, reserved=True):
+            kept = Subscription.from_json(info.attributes[_STATE])
+            found[kept.id] = kept
         new = [kept for id_, kept in found.items() if not _same_streams(kept, self._known.get(id_))]
         self._known = found
         self._refreshed_at = time

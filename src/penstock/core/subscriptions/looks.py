@@ -40,13 +40,7 @@ class Looks:
         return {name: state for name, state in found.items() if matches(pattern, name)}
 
     async def _all(self, prefix: str) -> States:
-        found: States = {}
-        after: str | None = ""
-        while after is not None:
-            page = await self._service.list(prefix, after=after)
-            found |= {info.name: self._state(info) for info in page.streams}
-            after = page.next
-        return found
+        return {info.name: self._state(info) async for info in self._service.list_all(prefix)}
 
     def _state(self, info: StreamInfo | None) -> LinkState:
         info = rules.living(info, self._service.now())

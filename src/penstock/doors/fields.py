@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
@@ -14,9 +13,10 @@ from starlette.requests import Request
 from penstock.errors import InvalidName
 from penstock.model import OCTETS, StreamInfo, StreamSpec, check_name
 from penstock.protocols.disposition import filename_from
+from penstock.protocols.timestamps import parse_timestamp, timestamp
 from penstock.toolkit.problems import RequestError, bad_request
 from penstock.toolkit.responses.media_types import guessed
-from penstock.toolkit.responses.stream_fields import etag_of, timestamp
+from penstock.toolkit.responses.stream_fields import etag_of
 
 _LONGEST_TTL: Final = 100 * 365 * 86400
 
@@ -243,17 +243,9 @@ def _expires_at(request: Request, now: float) -> float | None:
     value = request.headers.get("stream-expires-at")
     if value is None:
         return None
-    seconds = _unix_time(value)
+    seconds = parse_timestamp(value)
     if seconds is None:
         raise bad_request("Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z.")
     if seconds <= now:
         raise bad_request("Stream-Expires-At is in the past.")
     return seconds
-
-
-def _unix_time(value: str) -> float | None:
-    try:
-        moment = datetime.fromisoformat(value)
-        return None if moment.tzinfo is None else moment.astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):  # the latter: in UTC it is not in the years 1 to 9999
-        return None

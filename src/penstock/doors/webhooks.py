@@ -26,9 +26,9 @@ from starlette.responses import Response
 from penstock.doors.fields import described
 from penstock.doors.hooks import NewUpload
 from penstock.model import StreamInfo
+from penstock.protocols.timestamps import timestamp
 from penstock.protocols.webhooks import key_of, signed_fields
 from penstock.toolkit.problems import RequestError
-from penstock.toolkit.responses.stream_fields import timestamp
 
 logger = logging.getLogger("penstock")
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from penstock.errors import PenstockError
 from penstock.model import Producer, StreamInfo
+from penstock.protocols import timestamps
 
 __all__ = [
     "JSON",
@@ -193,18 +194,15 @@ def expiry(value: str) -> float:
     Raises:
         MalformedError: it is not a time with its zone.
     """
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):  # the latter: in UTC it is not in the years 1 to 9999
-        pass
-    raise MalformedError("Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z.")
+    seconds = timestamps.parse_timestamp(value)
+    if seconds is None:
+        raise MalformedError("Stream-Expires-At must be a date-time of RFC 3339 with its zone: 2030-01-02T03:04:05Z.")
+    return seconds
 
 
 def timestamp(seconds: float) -> str:
     """Return a time as RFC 3339 writes it, in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamps.timestamp(seconds, "milliseconds")
 
 
 def whole_number(value: str, field: str) -> int:

@@ -28,6 +28,7 @@ from penstock.doors.schemas import problems
 from penstock.model import RESERVED, check_name
 from penstock.protocols import subscriptions as protocol
 from penstock.protocols.subscriptions import SubscriptionRequestError
+from penstock.protocols.timestamps import timestamp
 from penstock.toolkit.requests.bodies import whole
 
 if TYPE_CHECKING:
@@ -265,7 +266,6 @@ class Control:
             if signer is not None:
                 url = f"{kept.base}/{RESERVED}/jwks.json"
                 webhook["signing"] = {"alg": "ed25519", "kid": protocol.key_id(signer.public), "jwks_url": url}
-        created_at = datetime.fromtimestamp(kept.created_at, UTC).isoformat(timespec="milliseconds")
         return {
             "id": kept.id,
             "subscription_id": kept.id,
@@ -278,7 +278,7 @@ class Control:
             "webhook": webhook,
             "wake_stream": settings.wake_stream,
             "lease_ttl_ms": round(settings.lease * 1000),
-            "created_at": created_at.replace("+00:00", "Z"),
+            "created_at": timestamp(kept.created_at, "milliseconds"),
             "status": "failed" if kept.failing else "active",
             "description": settings.description,
         }

@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse, Response
 from penstock.core.service import StreamService
 from penstock.model import StreamInfo
 from penstock.protocols.framings import Ending
+from penstock.protocols.timestamps import timestamp
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.requests.bodies import whole
-from penstock.toolkit.responses.stream_fields import state_fields, timestamp
+from penstock.toolkit.responses.stream_fields import state_fields
 
 _MOST_REASON: Final = 500
 

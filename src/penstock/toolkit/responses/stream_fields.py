@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from penstock.model import StreamInfo
 from penstock.protocols.conditional import ETag
+from penstock.protocols.timestamps import timestamp
 
 
 def etag_of(info: StreamInfo) -> ETag:
@@ -38,8 +38,3 @@ def state_fields(info: StreamInfo) -> dict[str, str]:
 def _visible(text: str) -> str:
     """Return a text as a field's value can carry it: one line of ASCII, the rest percent-encoded."""
     return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time as RFC 3339 writes it, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -14,6 +14,7 @@ import click
 
 from penstock.cli.options import Shared, shared_options
 from penstock.errors import InvalidRecord, PenstockError, StreamNotFound
+from penstock.protocols.media_types import essence
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -65,7 +66,7 @@ def command(shared: Shared, name: str, kind: Literal["auto", "text", "json"], tt
 
 async def _kind(client: Client, name: str, first: list[bytes] | None) -> Literal["text", "json"]:
     try:
-        media_type = (await client.info(name)).content_type.partition(";")[0].strip().lower()
+        media_type = essence((await client.info(name)).content_type)
     except StreamNotFound:
         return "json" if first and _is_json_object(first[0]) else "text"
     return "text" if media_type.startswith("text/") else "json"

@@ -16,6 +16,7 @@ from typing import Any, Final
 from penstock.errors import PenstockError
 from penstock.model import Producer, StreamInfo
 from penstock.protocols import timestamps
+from penstock.protocols.media_types import essence
 
 __all__ = [
     "JSON",
@@ -132,18 +133,14 @@ def declared_type(value: str | None) -> str | None:
     return value if _TYPE.fullmatch(value) else None
 
 
-def _essence(value: str) -> str:
-    return value.partition(";")[0].strip().lower()
-
-
 def same_type(one: str, other: str) -> bool:
     """Tell whether two media types are the same, whatever their case and parameters."""
-    return one == other or _essence(one) == _essence(other)
+    return one == other or essence(one) == essence(other)
 
 
 def stored_as(declared: str) -> tuple[str, Mapping[str, Any]]:
     """Return the content type of the bytes that a stream of a declared type stores, and the attributes that tell."""
-    if _essence(declared) == JSON:
+    if essence(declared) == JSON:
         return NDJSON, {MEDIA_TYPE: declared}
     return declared, {}
 
@@ -161,7 +158,7 @@ def is_json(info: StreamInfo) -> bool:
 
 def is_text(info: StreamInfo) -> bool:
     """Tell whether a stream's bytes are sent as text in events; any other's are sent in base64 (section 5.8)."""
-    return _essence(info.content_type).startswith("text/")
+    return essence(info.content_type).startswith("text/")
 
 
 def array(lines: bytes) -> bytes:

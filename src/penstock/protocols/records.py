@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final, NoReturn
 
+from penstock.protocols.media_types import essence
+
 __all__ = [
     "MAX_NESTING",
     "LineSplitter",
@@ -69,7 +71,7 @@ def has_records(content_type: str) -> bool:
     True of NDJSON (``application/x-ndjson``, ``application/ndjson``), JSON Lines (``application/jsonl``) and
     ``text/*``. False of ``application/json-seq``, whose records begin with a control character (RFC 7464).
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = essence(content_type)
     return media_type in _LINE_TYPES or media_type.startswith("text/")
 
 

@@ -32,6 +32,7 @@ from penstock.errors import (
     StreamNotFound,
 )
 from penstock.model import StreamInfo, StreamSpec, new_incarnation
+from penstock.protocols.media_types import essence
 from penstock.toolkit.responses.endings import OnError, StreamEnd, told_by
 from penstock.toolkit.responses.formats import CSV, NDJSON, Format, JSONArray, Raw
 from penstock.toolkit.responses.outlet import Outlet
@@ -278,7 +279,7 @@ class _Run:
 
 
 def _format_of(content_type: str) -> Format:
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = essence(content_type)
     return _FORMATS[media_type]() if media_type in _FORMATS else Raw(content_type)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mimetypes
 from typing import Final
 
+from penstock.protocols.media_types import essence
+
 __all__ = ["guessed", "is_compressed"]
 
 _SUFFIXES: Final = mimetypes.MimeTypes()  # Python's own table: the machine's differs from server to server
@@ -56,7 +58,7 @@ def guessed(name: str) -> str | None:
 
 def is_compressed(content_type: str) -> bool:
     """Tell whether bytes of a media type are compressed in themselves, so that more of it is in vain."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = essence(content_type)
     if media_type in _COMPRESSED or media_type.startswith("application/vnd.openxmlformats-"):
         return True
     return media_type.startswith(("image/", "audio/", "video/")) and media_type not in _PLAIN

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.protocols.framings import Ending, EventFraming, Framing, MessageFraming, NDJSONFraming, Runs, kind_of
 from penstock.protocols.framings.framing import Kind
 from penstock.protocols.records import RecordTooLongError
-from penstock.protocols.sse import Decoder, Event
+from penstock.protocols.sse import Decoder, Event, encode
 
 RUN = b'{"type":"say","text":"\xc3\xa9"}\n[1,2]\n"x"\n'
 TEXT = b'unix\nwindows\r\n\n"quoted"\n'
@@ -38,6 +38,11 @@ def test_events_have_the_offset_after_each_record_as_id() -> None:
         Event("[1,2]", id="133"),
         Event('"x"', id="137"),
     ]
+
+
+def test_the_quick_way_writes_the_same_events_as_the_general_one() -> None:
+    for line in (b"", b"x", b' {"a": 1}', "é".encode()):
+        assert EventFraming("text").frame(122 - len(line), line + b"\n") == encode(line, id=123)
 
 
 def test_an_unfinished_last_record_ends_where_the_stream_does() -> None:

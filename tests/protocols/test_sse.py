@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.protocols.sse import Decoder, Event, EventTooLargeError, comment, encode, event
+from penstock.protocols.sse import Decoder, Event, EventTooLargeError, comment, encode
 
 
 def decode(raw: bytes) -> list[Event]:
@@ -30,11 +30,6 @@ def test_an_event_is_written_field_by_field() -> None:
 
 def test_every_line_end_starts_a_data_line() -> None:
     assert encode("a\nb\rc\r\nd\n") == b"data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n"
-
-
-def test_the_quick_way_writes_the_same_as_the_general_one() -> None:
-    for data in (b"", b"x", b' {"a": 1}', "é".encode()):
-        assert event(123, data) == encode(data, id=123)
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "\n"])

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MEDIA_TYPE", "Decoder", "Event", "EventTooLargeError", "comment", "encode", "event"]
+__all__ = ["MEDIA_TYPE", "Decoder", "Event", "EventTooLargeError", "comment", "encode"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 """Always UTF-8; a charset parameter is not needed."""
@@ -13,19 +13,6 @@ _BREAKS_FIELD: Final = re.compile(r"[\r\n\0]")
 _BOM: Final = b"\xef\xbb\xbf"
 # Eighteen digits of milliseconds are longer than any connection; int() of thousands of them would be slow.
 _RETRY: Final = re.compile(rb"[0-9]{1,18}")
-
-
-def event(id: int, data: bytes) -> bytes:  # noqa: A002 -- the field's own name
-    """Write one event of an id and one line of data, as fast as it gets.
-
-    Args:
-        id: The event's id.
-        data: UTF-8 without CR or LF. Not checked: other bytes belong into `encode`.
-
-    Returns:
-        The event's bytes, its closing empty line included.
-    """
-    return b"id: %d\ndata: %b\n\n" % (id, data)
 
 
 def encode(

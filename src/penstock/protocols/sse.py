@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MEDIA_TYPE", "Decoder", "Event", "EventTooLargeError", "comment", "encode"]
+__all__ = ["FAREWELL", "MEDIA_TYPE", "Decoder", "Event", "EventTooLargeError", "comment", "encode"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 """Always UTF-8; a charset parameter is not needed."""
@@ -78,6 +78,10 @@ def _lines(prefix: bytes, text: bytes) -> bytes:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     # The space after the colon is always written: a reader removes one, which may not be the text's own.
     return prefix + text.replace(b"\n", b"\n" + prefix) + b"\n"
+
+
+FAREWELL: Final = comment("the server is stopping: come back in a moment")
+"""What a server says that stops while there may be more: it is no event, so that a reader reconnects at its id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class GroupFraming:
 
     def farewell(self) -> bytes:
         """Return what a server says that stops; it may be nothing."""
-        return sse.comment("the server is stopping: come back in a moment") if self.form == "events" else b""
+        return sse.FAREWELL if self.form == "events" else b""
 
     @property
     def breaks_off(self) -> bool:

@@ -86,8 +86,8 @@ class EventFraming:
         return sse.comment()
 
     def farewell(self) -> bytes:
-        """See `Framing.farewell`: no event, so that a reader reconnects at its id."""
-        return sse.comment("the server is stopping: come back in a moment")
+        """See `Framing.farewell`."""
+        return sse.FAREWELL
 
     def end(self, ending: Ending) -> bytes:
         """See `Framing.end`."""

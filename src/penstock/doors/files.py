@@ -67,7 +67,7 @@ def files_router(
 
     Args:
         service: the streams.
-        prefix: where the router is mounted.
+        prefix: where the router is mounted. By it, one that has ``on_complete`` knows its uploads after a restart.
         authorize: who may do what; see `penstock.doors.hooks.Authorize`.
         owner: tells who is calling; see `penstock.doors.hooks.Owner`.
         on_create: is asked before every upload; see `penstock.doors.hooks.OnCreate`.
@@ -102,7 +102,7 @@ def files_router(
     def stored(info: StreamInfo, request: Request, status: int, answer: Response | None) -> Response:
         return _stored(info, url_in(base_of(request, route), info.name), status, answer)
 
-    finishing = Finishing(service, hooks)
+    finishing = Finishing(service, hooks, prefix)
     limits = Limits(
         max_size=max_size,
         min_size=min_resumable_size,
@@ -135,15 +135,14 @@ def files_router(
             return await resumable.create(request, name)
         await hooks.authorized(request, "write", name)
         new = await hooks.begun(uploads.announced(request, name), request)
-        info, created = await uploads.receive(service, request, new)
-        answer = await hooks.completed(info, request)
+        info, created = await uploads.receive(service, request, new, finishing.expect)
+        answer = await finishing.tell([info], request)
         return stored(info, request, 201 if created else 200, answer)
 
     async def form(request: Request, prefix: str) -> Response:
         await hooks.authorized(request, "write", prefix)
-        stored = await forms.receive(service, request, prefix, hooks)
-        answers = [await hooks.completed(file.info, request) for file in stored]
-        told = next((answer for answer in answers if answer is not None), None)
+        stored = await forms.receive(service, request, prefix, hooks, finishing.expect)
+        told = await finishing.tell([file.info for file in stored], request)
         base = base_of(request, route)
         return told or forms.answer(request, stored, lambda name: url_in(base, name))
 

@@ -1,10 +1,10 @@
-"""The end of an upload that resumes: the application is told once, and its answer is given to whoever asks again."""
+"""The end of an upload: the application is told, and the answer for one that resumes is given to whoever asks again."""
 
 from __future__ import annotations
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from penstock.core.service import StreamService
 from penstock.doors.hooks import Hooks
 from penstock.doors.once import turn
+from penstock.doors.outbox import Outbox
 from penstock.model import StreamInfo
 
 ANSWER: Final = "answer"
@@ -20,19 +21,47 @@ ANSWER: Final = "answer"
 
 
 class Finishing:
-    """Tells ``on_complete`` of uploads that resume, one process at a time, until it was told.
+    """Tells ``on_complete`` of a door's uploads: by the request that completes one, or later, until it was told.
 
-    The last request of an upload tells it; where that failed, or its process ended, the client that comes back does.
+    Of an upload that resumes, one process at a time does so, and the answer is kept.
 
     Args:
         service: the streams.
         hooks: what is told.
+        door: tells this door from the service's others, also after a restart.
     """
 
-    def __init__(self, service: StreamService, hooks: Hooks) -> None:
+    def __init__(self, service: StreamService, hooks: Hooks, door: str) -> None:
         self._service = service
         self._hooks = hooks
         self._running: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+        self._outbox: Outbox | None = None
+        if hooks.on_complete is not None:
+            self._outbox = Outbox(service, door, self._again)
+            service.companions.append(self._outbox)
+
+    async def expect(self, name: str, incarnation: str, request: Request) -> None:
+        """Note that an upload is about to be complete: from now on, the application will be told, come what may.
+
+        To be awaited before each commit that completes one.
+        """
+        if self._outbox is not None:
+            await self._outbox.expect(name, incarnation, request)
+
+    async def tell(self, infos: Sequence[StreamInfo], request: Request) -> Response | None:
+        """Tell of the uploads of a single request, for which nobody asks again; return the first answer, or None.
+
+        Raises:
+            Exception: what the hook raises.
+        """
+        if self._outbox is None:
+            return None
+        answers = []
+        async with self._outbox.held(infos):
+            for info in infos:
+                async with self._outbox.telling(info):
+                    answers.append(await self._hooks.completed(info, request))
+        return next((answer for answer in answers if answer is not None), None)
 
     async def answer(self, info: StreamInfo, request: Request) -> Response | None:
         """Return the application's answer to the client of a complete upload, or None for the door's own.
@@ -41,18 +70,27 @@ class Finishing:
         """
         kept: Mapping[str, Any] | None = info.attributes.get(ANSWER)
         if kept is None:
-            if self._hooks.on_complete is None:
+            if self._outbox is None:
                 return None
             running = self._running.get(info.incarnation)
             if running is None:
-                running = asyncio.create_task(self._told(info, request))
+                running = asyncio.create_task(self._told(info, request, self._outbox))
                 self._running[info.incarnation] = running
                 running.add_done_callback(lambda _: self._running.pop(info.incarnation, None))
             kept = await asyncio.shield(running)
         return restored(kept)
 
-    async def _told(self, info: StreamInfo, request: Request) -> Mapping[str, Any]:
-        async with turn(self._service, info) as ours:
+    async def _again(self, info: StreamInfo, request: Request) -> None:
+        try:
+            await self.answer(info, request)
+        except asyncio.CancelledError:  # the service stops
+            if running := self._running.get(info.incarnation):
+                running.cancel()
+                await asyncio.wait([running])
+            raise
+
+    async def _told(self, info: StreamInfo, request: Request, outbox: Outbox) -> Mapping[str, Any]:
+        async with outbox.telling(info), turn(self._service, info) as ours:
             told: Mapping[str, Any] | None = ours.info.attributes.get(ANSWER)
             if told is None:
                 told = _kept(await self._hooks.completed(ours.info, request))

@@ -23,6 +23,7 @@ from penstock.core.uninterrupted import uninterrupted
 from penstock.core.writer import Draft
 from penstock.doors.fields import check_coding, described, media_type_of, spec_of
 from penstock.doors.hooks import Hooks, NewUpload
+from penstock.doors.uploads import Expect
 from penstock.errors import PreconditionFailed, StreamGone, StreamIsOpen, StreamNotFound
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.accept import preferred_type
@@ -64,7 +65,9 @@ def is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-async def receive(service: StreamService, request: Request, prefix: str, hooks: Hooks) -> list[StoredFile]:
+async def receive(
+    service: StreamService, request: Request, prefix: str, hooks: Hooks, expect: Expect
+) -> list[StoredFile]:
     """Make each file of a form a stream, and each text field metadata of all of them; see the HTTP interface.
 
     Args:
@@ -73,6 +76,7 @@ async def receive(service: StreamService, request: Request, prefix: str, hooks: 
             it gets another name.
         prefix: what the streams' names begin with; what follows are the files' names.
         hooks: are asked for each file before anything of it is read.
+        expect: is told of each file before it is complete.
 
     Raises:
         RequestError: the form is not as it must be, or too large.
@@ -84,7 +88,7 @@ async def receive(service: StreamService, request: Request, prefix: str, hooks: 
         max_file_size=hooks.max_size, max_fields=_MAX_FIELDS, max_field_size=_MAX_METADATA, decode=False
     )
     async with aclosing(_form(request, limits)) as form, AsyncExitStack() as drafts:
-        intake = _Intake(service, request, prefix, hooks, drafts)
+        intake = _Intake(service, request, prefix, hooks, drafts, expect)
         async for part in form:
             await intake.take(part)
         return await uninterrupted(intake.publish())
@@ -169,16 +173,24 @@ class _Intake:
         prefix: what the streams' names begin with.
         hooks: the door's.
         drafts: ends what was begun and not published.
+        expect: is told of each file before it is complete.
     """
 
     def __init__(
-        self, service: StreamService, request: Request, prefix: str, hooks: Hooks, drafts: AsyncExitStack
+        self,
+        service: StreamService,
+        request: Request,
+        prefix: str,
+        hooks: Hooks,
+        drafts: AsyncExitStack,
+        expect: Expect,
     ) -> None:
         self._service = service
         self._request = request
         self._prefix = prefix
         self._hooks = hooks
         self._drafts = drafts
+        self._expect = expect
         self._replacing = "replace" in request.query_params
         self._fields = _Fields()
         self._files: list[_File] = []
@@ -238,7 +250,7 @@ class _Intake:
         """Show all files as complete; if that fails for one, none of those that are new."""
         if not self._files:
             raise bad_request("The form has no file: it must have at least one with a name.")
-        results = await asyncio.gather(*(file.publish(self._fields) for file in self._files), return_exceptions=True)
+        results = await asyncio.gather(*map(self._published, self._files), return_exceptions=True)
         stored = [result for result in results if isinstance(result, StoredFile)]
         for result in results:
             if isinstance(result, BaseException):
@@ -247,6 +259,10 @@ class _Intake:
                         await self._service.delete(file.info.name, incarnation=file.info.incarnation)
                 raise result
         return stored
+
+    async def _published(self, file: _File) -> StoredFile:
+        await self._expect(file.draft.info.name, file.draft.info.incarnation, self._request)
+        return await file.publish(self._fields)
 
 
 def _form(request: Request, limits: FormLimits) -> StreamForm:

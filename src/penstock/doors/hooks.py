@@ -7,9 +7,10 @@ Every door that takes uploads, whatever its protocol, goes through the same two 
 2. `Hooks.begun` before a stream is created: it finds the caller, asks ``on_create``, and holds the upload to its
    limits. What it returns is what is to be created: the hook may have changed the name, the type, the metadata and the
    limit.
-3. `penstock.doors.finishing.Finishing` (an upload that resumes) or `Hooks.completed` (one in a single request) when the
-   stream is complete and durable, and before the client hears of it. Where it returns a response, that is the client's
-   answer. It raises what the hook raises: then the client hears of that, and nothing of the stream is lost.
+3. `penstock.doors.finishing.Finishing`: `expect` before the commit that completes a stream, and `answer` (an upload
+   that resumes) or `tell` (one in a single request) when it is complete and durable, and before the client hears of it.
+   Where the hook returns a response, that is the client's answer. What it raises is raised: then the client hears of
+   that, and nothing of the stream is lost.
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ OnComplete: TypeAlias = Callable[[StreamInfo, Request], Awaitable[Response | Non
 
 It may return the response to the client that uploaded, one that is held in memory (at most 64 KiB). Of an upload that
 resumes, the answer is kept with the stream: a client that did not hear it asks again, and gets it again. Where it
-raises, the client hears of the error, and the hook is asked again when the client comes back: so it may be told of a
-stream twice, whose ``incarnation`` tells.
+raises, the client hears of the error, and the hook is asked again: when the client comes back, or by the server alone,
+with a request that is made up of what was kept of the last one (`penstock.doors.outbox`). So it may be told of a stream
+twice, whose ``incarnation`` tells. An HTTPException of less than 500 is an answer: only the client may ask again.
 """
 
 Quota: TypeAlias = int | Callable[[str], Awaitable[int | None] | int | None]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from starlette.requests import Request
 
@@ -13,7 +13,7 @@ from penstock.core.service import StreamService
 from penstock.doors.fields import check_coding, content_type_of, filename_of, key_of, spec_of
 from penstock.doors.hooks import NewUpload
 from penstock.errors import PreconditionFailed
-from penstock.model import StreamInfo
+from penstock.model import StreamInfo, new_incarnation
 from penstock.protocols.conditional import Preconditions, Verdict, evaluate
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.requests.bodies import content_length, limited, pump
@@ -45,8 +45,18 @@ def announced(request: Request, name: str) -> NewUpload:
     )
 
 
-async def receive(service: StreamService, request: Request, new: NewUpload) -> tuple[StreamInfo, bool]:
+Expect: TypeAlias = Callable[[str, str, Request], Awaitable[None]]
+"""Is told the name and incarnation of an upload before it is complete; see `Finishing.expect`."""
+
+
+async def receive(service: StreamService, request: Request, new: NewUpload, expect: Expect) -> tuple[StreamInfo, bool]:
     """Make a request's body the stream of that name; see ``PUT`` in the HTTP interface.
+
+    Args:
+        service: the streams.
+        request: the request.
+        new: what is to be made of it.
+        expect: is told before the stream is complete.
 
     Returns:
         the stream, and whether the name showed nothing before.
@@ -67,11 +77,16 @@ async def receive(service: StreamService, request: Request, new: NewUpload) -> t
         data = [chunk async for chunk in chunks]
         await hasher.update(data)
         check_digests(name, given, hasher.digests())
-        info = await service.put(name, data, spec, condition=condition, digests=hasher.digests())
+        incarnation = new_incarnation()
+        await expect(name, incarnation, request)
+        info = await service.put(
+            name, data, spec, condition=condition, digests=hasher.digests(), incarnation=incarnation
+        )
         return info, not condition.found
     async with await service.replace(name, spec, condition=condition) as draft:
         await pump(chunks, draft.write, hasher)
         check_digests(name, given, hasher.digests())
+        await expect(name, draft.info.incarnation, request)
         info = await draft.publish(hasher.digests())
         return info, not condition.found
 

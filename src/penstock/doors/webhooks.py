@@ -2,7 +2,8 @@
 
 Both are part of the upload, whose client waits for them: ``upload.requested`` may refuse or change it, and
 ``upload.completed`` may give its answer. A message that is not heard in the end refuses the request with a 503;
-``upload.completed`` is sent again, under the same ``webhook-id``, when the client of an upload that resumes comes back.
+``upload.completed`` is sent again, under the same ``webhook-id``, when the client of an upload that resumes comes back,
+and by the server itself until it is heard (`penstock.doors.outbox`).
 This module needs httpx: ``pip install 'penstock[client]'``.
 """
 
@@ -61,7 +62,8 @@ class Webhooks:
     Args:
         url: where they are sent. Redirects are not followed.
         secret: what they are signed with, ``whsec_`` and Base64; or several, the current one first.
-        forward: the header fields of the client's request that are passed on, in ``data.request.headers``.
+        forward: the header fields of the client's request that are passed on, in ``data.request.headers``. Those that
+            `penstock.doors.outbox.SECRET` names are not kept, and so are missing where that is told later.
         timeout: seconds that an attempt may take.
         pauses: seconds before each further attempt; a ``Retry-After`` of up to ten seconds counts instead.
     """

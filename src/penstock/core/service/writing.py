@@ -193,10 +193,14 @@ class Writing(Reading):
         *,
         condition: Condition | None = None,
         digests: dict[str, bytes] | None = None,
+        incarnation: str | None = None,
     ) -> StreamInfo:
-        """Create or replace a whole stream in one commit: for what fits into memory. See `replace`."""
+        """Create or replace a whole stream in one commit: for what fits into memory. See `replace`.
+
+        An ``incarnation`` is an id of the caller's own, new for each creation.
+        """
         check_name(name)
-        spec, incarnation, now = spec or StreamSpec(), new_incarnation(), self.now()
+        spec, incarnation, now = spec or StreamSpec(), incarnation or new_incarnation(), self.now()
 
         def decide(view: View) -> Change:
             return rules.put(

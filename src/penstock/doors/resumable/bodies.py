@@ -29,6 +29,7 @@ from penstock.core.uploads import Upload
 from penstock.doors.finishing import ANSWER, answered
 from penstock.doors.hooks import Owner
 from penstock.doors.once import Turn, turn
+from penstock.doors.outbox import SECRET
 from penstock.doors.resumable.answers import Answer, given_again
 from penstock.doors.resumable.uploads import STATE, Resumable, asked, creates
 from penstock.errors import PenstockError, StreamNotFound
@@ -62,9 +63,6 @@ _OF_ONE_MESSAGE: Final = frozenset(
 
 _OF_AN_APPEND: Final = frozenset({"content-encoding", "content-type", "repr-digest"})
 """Fields of an append that say nothing of the representation."""
-
-SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Fields that are not kept."""
 
 _call: ContextVar[_Call | None] = ContextVar("penstock_call", default=None)
 
@@ -244,7 +242,7 @@ class Bodies:
         """See `Target.answered`."""
         return answered(info)
 
-    async def complete(self, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
+    async def complete(self, request: Request, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
         """See `Target.complete`: the body waits for its endpoint."""
         return await upload.complete_part()
 

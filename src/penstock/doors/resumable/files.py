@@ -98,8 +98,8 @@ class ResumableFiles:
         length = self._uploads.announced_length(request, fields)
         new = await self._hooks.begun(_announced(request, name, length), request)
         if self._uploads.is_small(fields, length):
-            info, created = await receive(self._service, request, new)
-            answer = await self._hooks.completed(info, request)
+            info, created = await receive(self._service, request, new, self._finishing.expect)
+            answer = await self._finishing.tell([info], request)
             response = self._stored(info, request, 201 if created else 200, answer)
             response.headers.update(final_fields(fields.dialect, complete=True, offset=info.tail))
             return response
@@ -126,8 +126,9 @@ class ResumableFiles:
         """See `Target.answered`."""
         return self._hooks.on_complete is None or answered(info)
 
-    async def complete(self, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
+    async def complete(self, request: Request, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
         """See `Target.complete`: the name shows the stream from then on."""
+        await self._finishing.expect(upload.info.name, upload.info.incarnation, request)
         return await complete(upload, digests)
 
     async def finish(self, request: Request, info: StreamInfo) -> Response:

@@ -98,7 +98,7 @@ class Target(Protocol):
     def answered(self, info: StreamInfo) -> bool:
         """Tell whether the final answer of a complete upload was made."""
 
-    async def complete(self, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
+    async def complete(self, request: Request, upload: Upload, digests: Mapping[str, bytes]) -> StreamInfo:
         """Complete an upload whose bytes are all there, and durably so when this returns."""
 
     async def finish(self, request: Request, info: StreamInfo) -> Response:
@@ -280,7 +280,7 @@ class Resumable:
                 if not (transfer.fields.completes or _ends_at_length(transfer.fields, upload.info)):
                     return await upload.flush()
                 digests = await verified(self._service, transfer.info, transfer.given, known)
-                return await self._target.complete(upload, digests)
+                return await self._target.complete(transfer.request, upload, digests)
         except LengthMismatch as error:
             if error.size > error.length and transfer.fields.dialect.ends_on_excess:
                 await removed(self._service, transfer.info)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -82,8 +82,13 @@ async def note(service: StreamService, final: StreamInfo, parts: Sequence[Stream
             await service.annotate(part.name, changes, incarnation=part.incarnation)
 
 
-async def joined(service: StreamService, final: StreamInfo) -> StreamInfo:
+async def joined(service: StreamService, final: StreamInfo, expect: Callable[[], Awaitable[None]]) -> StreamInfo:
     """Return a final upload: complete, if all of its parts are.
+
+    Args:
+        service: the streams.
+        final: the upload.
+        expect: is called before it is complete.
 
     Raises:
         StreamGone: one of the parts is gone, so that it never can be.
@@ -95,6 +100,7 @@ async def joined(service: StreamService, final: StreamInfo) -> StreamInfo:
     if not all(part.closed for part in parts):
         return final
     check_size(length_of(parts), final.attributes.get(MAX_SIZE))
+    await expect()
     try:
         final = await service.join(final, parts)
     except (StreamClosed, WriterEvicted):  # somebody else did so meanwhile

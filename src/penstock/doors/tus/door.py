@@ -180,9 +180,9 @@ class TusDoor:
     async def _head(self, request: Request, name: str) -> Response:
         info = await self._asked(request, "write", name)
         if is_final(info):
-            info = await joined(self._service, info)
+            info = await self._joined(request, info)
         else:
-            info = await self._resumed(info)
+            info = await self._resumed(request, info)
         fields = {**progress_fields(info), **description_fields(info)}
         if is_final(info) and not info.closed:
             del fields["upload-offset"]
@@ -190,14 +190,14 @@ class TusDoor:
         response = Response(status_code=200, headers=fields)
         return response if answer is None else _with_fields_of(answer, response)
 
-    async def _resumed(self, info: StreamInfo) -> StreamInfo:
+    async def _resumed(self, request: Request, info: StreamInfo) -> StreamInfo:
         """Return an upload to go on from; complete, where it has all of its bytes, which is how clients know of it."""
         info = await self._service.resume(info.name, incarnation=info.incarnation)
         if info.closed or info.tail != info.length:
             return info
         # The server went down between the last bytes and the end.
         async with writing(self._service, info, offset=info.tail) as upload:
-            return await self._ended(upload)
+            return await self._ended(request, upload)
 
     async def _patch(self, request: Request, name: str) -> Response:
         check_type(request)
@@ -230,16 +230,18 @@ class TusDoor:
             else:
                 size = content_length(request)
                 await pump_checked(self._service, chunks, size, upload.write, checksum.hasher, checksum.check)
-            return await self._ended(upload)
+            return await self._ended(request, upload)
 
-    async def _ended(self, upload: Upload) -> StreamInfo:
+    async def _ended(self, request: Request, upload: Upload) -> StreamInfo:
         """Complete an upload if all of it is there: by what its creation asked for, by whichever protocol that was."""
         info = upload.info
         if info.tail != info.length:
             return await upload.flush()
         if is_part(info):
             return await upload.complete_part()
-        return await complete(upload, await verified(self._service, info, digests_of(info)))
+        digests = await verified(self._service, info, digests_of(info))
+        await self._finishing.expect(info.name, info.incarnation, request)
+        return await complete(upload, digests)
 
     async def _answered(self, request: Request, info: StreamInfo, status: int, fields: Mapping[str, str]) -> Response:
         """Answer a request that may have brought the last bytes."""
@@ -277,7 +279,12 @@ class TusDoor:
             new = await self._hooks.begun(announced(request, name, length_of(parts)), request, counted=counted)
             info = await self._begin(request, new, attributes_of(parts))
             await note(self._service, info, parts, made_by)
-        return await joined(self._service, info)
+        return await self._joined(request, info)
+
+    async def _joined(self, request: Request, final: StreamInfo) -> StreamInfo:
+        return await joined(
+            self._service, final, lambda: self._finishing.expect(final.name, final.incarnation, request)
+        )
 
     async def _part(self, request: Request, url: str) -> StreamInfo:
         name, incarnation = self._resolve(request, url)
@@ -290,7 +297,7 @@ class TusDoor:
     async def _complete_waiting(self, request: Request, name: str, incarnation: str) -> None:
         """Complete a final upload if this was the last of its parts. Where that fails, who asks for it tries again."""
         try:
-            final = await joined(self._service, await self._service.info(name, incarnation=incarnation))
+            final = await self._joined(request, await self._service.info(name, incarnation=incarnation))
             if final.closed:
                 await self._finishing.answer(final, request)
         except (PenstockError, HTTPException) as error:

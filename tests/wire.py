@@ -41,6 +41,7 @@ class Connection:
     def __init__(self, port: int, *, receive_buffer: int = 0) -> None:
         self._port = port
         self._receive_buffer = receive_buffer
+        self._method = ""
         self.status = 0
         self.headers: dict[str, str] = {}
 
@@ -68,6 +69,10 @@ class Connection:
     async def write_chunk(self, data: bytes) -> None:
         """Send a chunk of a body with ``Transfer-Encoding: chunked``; an empty one is the last."""
         await self.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def ended(self) -> bool:
+        """Wait for more, and tell whether the server has hung up instead."""
+        return not await self._reader.read(1)
 
     async def head(self) -> int:
         """Read the answer's head."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +18,13 @@ from penstock.doors.live.quick import STATE, QuickAppends
 from penstock.errors import StorageFailed
 from penstock.server.date import Dated
 from penstock.toolkit.problems import install_problem_handlers
-from wire import Connection, request
+from wire import Connection, request, until
 
 JSON = {"content-type": "application/json"}
 
 
 @asynccontextmanager
-async def both(folder: Path) -> AsyncIterator[tuple[int, list[str], Streams]]:
+async def both(folder: Path, **options: Any) -> AsyncIterator[tuple[int, list[str], Streams]]:
     """Serve an application that notes what takes the long way."""
     streams = Streams(folder)
 
@@ -45,7 +46,12 @@ async def both(folder: Path) -> AsyncIterator[tuple[int, list[str], Streams]]:
         await app(scope, receive, send)
 
     async with serving(
-        noting, http="penstock.server.quick:QuickProtocol", access_log=False, server_header=False, date_header=False
+        noting,
+        http="penstock.server.quick:QuickProtocol",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        **options,
     ) as port:
         yield port, long, streams
 
@@ -134,25 +140,143 @@ async def test_a_storage_that_fails_is_not_tried_again(tmp_path: Path, monkeypat
         raise StorageFailed("the disk is on fire")
 
     async with both(tmp_path / "data") as (port, long, streams):
-        await raw(port, "room", b"0", "Content-Type: application/json")
+        await request(port, "POST", "/live/room", b"0", JSON)
         long.clear()
-        monkeypatch.setattr(streams, "append", fail)
+        monkeypatch.setattr(streams, "append_each", fail)
         refused = await request(port, "POST", "/live/room", b"1", JSON)
         assert (refused.status, refused.json()["type"].rpartition("/")[2]) == (503, "storage-failed")
         assert (tries, long) == (1, [])
 
 
 async def test_requests_that_come_together_are_answered_in_their_order(tmp_path: Path) -> None:
-    async with both(tmp_path / "data") as (port, long, streams):
-        await raw(port, "room", b"0", "Content-Type: application/json")
+    async with both(tmp_path / "data") as (port, long, streams), Connection(port) as connection:
+        await connection.write(plain(1) + b"0")
+        await connection.answer()
         long.clear()
-        async with Connection(port) as connection:
-            one = b"POST /live/room HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1\r\n"
-            rest = b"".join(one + b"%b\r\n%d" % (b"X-O: 1\r\n" * (n % 2), n) for n in range(2, 9))
-            await connection.begin("POST", "/live/room", {**JSON, "content-length": "1"})
-            await connection.write(b"1" + rest)
-            offsets = [(await connection.answer()).json()["offset"] for _ in range(8)]
+        others = [plain(1, fields="X-Other: 1\r\n" * (n in {5, 7})) + b"%d" % n for n in range(1, 9)]
+        await connection.write(b"".join(others))
+        offsets = [(await connection.answer()).json()["offset"] for _ in range(8)]
         assert offsets == list(range(4, 20, 2))
-        assert len(long) == 7  # the first is under way when the others are there
+        assert len(long) == 4  # from the first on that has another field
         read = b"".join([bytes(chunk.data) async for chunk in streams.read("room")])
         assert read.split() == [b"%d" % n for n in range(9)]
+
+
+def plain(length: int, *, name: str = "room", fields: str = "") -> bytes:
+    """Return the head of a plain append."""
+    return (
+        f"POST /live/{name} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{fields}"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+async def test_a_head_is_known_again_whatever_its_length_says(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, long, streams), Connection(port) as connection:
+        for body in (b"1", b"22", b"333", b"4444444444"):
+            await connection.write(plain(len(body)) + body)
+            await connection.answer()
+        assert long == ["/live/room"]
+        assert (await streams.info("room")).tail == 20
+
+
+async def test_a_body_may_come_later_than_its_head_and_in_pieces(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, long, _), Connection(port) as connection:
+        await connection.write(plain(1) + b"0")
+        await connection.answer()
+        for piece in (plain(6), b"12", b"34", b"56"):
+            await connection.write(piece)
+        assert (await connection.answer()).json()["offset"] == 9
+        assert long == ["/live/room"]
+
+
+async def test_a_body_that_takes_long_goes_the_long_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.server.quick._PATIENCE", 0.01)
+    async with both(tmp_path / "data") as (port, long, _), Connection(port) as connection:
+        await connection.write(plain(1) + b"0")
+        await connection.answer()
+        await connection.write(plain(4) + b"12")
+
+        async def gone() -> int:
+            return len(long)
+
+        await until(gone, 2)
+        await connection.write(b"34")
+        assert (await connection.answer()).json()["offset"] == 7
+
+
+async def test_who_goes_away_in_the_middle_of_a_body_leaves_nothing(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, long, _):
+        async with Connection(port) as connection:
+            await connection.write(plain(1) + b"0")
+            await connection.answer()
+            await connection.write(plain(4) + b"12")
+        async with Connection(port) as connection:
+            await connection.write(plain(1) + b"1")
+            assert (await connection.answer()).json()["offset"] == 4
+        assert long == ["/live/room"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        plain(2, fields="X-Other: 1\r\n"),
+        plain(2).replace(b"application/json", b"text/plain"),
+        plain(2).replace(b"Content-Length: 2", b"Content-Length: 2\r\nContent-Length: 2"),
+        plain(2).replace(b"Content-Length: 2", b"Transfer-Encoding: chunked\r\nContent-Length: 2"),
+        plain(2).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        plain(2, name="other"),
+        plain(2).replace(b"Host: x\r\n", b""),
+        plain(2).replace(b"Host: x", b"Host: x\r\n y"),
+        b"\r\n" + plain(2),
+    ],
+)
+async def test_a_head_that_differs_is_not_taken_for_one_that_is_known(tmp_path: Path, head: bytes) -> None:
+    async with both(tmp_path / "data") as (port, long, _):
+        async with Connection(port) as connection:
+            for body in (b"1", b"22"):
+                await connection.write(plain(len(body)) + body)
+                await connection.answer()
+        assert long == ["/live/room"]
+        async with Connection(port) as connection:
+            await connection.write(head + b"22")
+            answer = await connection.answer()
+        assert len(long) == (2 if answer.status < 400 or answer.status == 409 else 1)
+
+
+async def test_a_known_head_with_a_body_that_is_refused_is_answered_the_long_way(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, _, streams), Connection(port) as connection:
+        for body in (b"1", b"2"):
+            await connection.write(plain(1) + body)
+            await connection.answer()
+        await connection.write(plain(1) + b"{" + plain(1) + b"3" + plain(0) + plain(1) + b"4")
+        answers = [await connection.answer() for _ in range(4)]
+        assert [answer.status for answer in answers] == [422, 200, 422, 200]
+        assert (await streams.info("room")).tail == 8
+        read = b"".join([bytes(chunk.data) async for chunk in streams.read("room")])
+        assert read.split() == [b"1", b"2", b"3", b"4"]
+
+
+async def test_many_connections_append_together(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, _, streams):
+        await raw(port, "room", b"0", "Content-Type: application/json")
+
+        async def client(number: int) -> None:
+            async with Connection(port) as connection:
+                for each in range(20):
+                    await connection.write(plain(4) + b"%d%03d" % (number + 1, each))
+                    assert (await connection.answer()).status == 200
+
+        await asyncio.gather(*(client(number) for number in range(8)))
+        read = b"".join([bytes(chunk.data) async for chunk in streams.read("room")]).split()
+        for number in range(8):
+            mine = [line for line in read if line.startswith(b"%d" % (number + 1)) and len(line) == 4]
+            assert mine == [b"%d%03d" % (number + 1, each) for each in range(20)]
+
+
+async def test_a_connection_that_is_idle_is_closed(tmp_path: Path) -> None:
+    async with both(tmp_path / "data", timeout_keep_alive=1) as (port, long, _), Connection(port) as connection:
+        for body in (b"1", b"2"):
+            await connection.write(plain(1) + body)
+            await connection.answer()
+        assert len(long) == 1
+        assert await asyncio.wait_for(connection.ended(), 10)

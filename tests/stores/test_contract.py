@@ -24,23 +24,23 @@ class Racing(MemoryStore):
         def decide_early(view: View) -> Change:
             return decide(view)
 
-        early = await super().commit(name, lambda view: replace(decide_early(view), duplicate=True), **options)  # type: ignore[arg-type]
+        early = await super().commit(name, lambda view: decide_early(view)._replace(duplicate=True), **options)  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        return await super().commit(name, lambda _: replace(early, duplicate=False), **options)  # type: ignore[arg-type]
+        return await super().commit(name, lambda _: early._replace(duplicate=False), **options)  # type: ignore[arg-type]
 
 
 class Rewriting(MemoryStore):
     """Writes duplicates again."""
 
     async def commit(self, name: str, decide: Decide, **options: object) -> Change:
-        return await super().commit(name, lambda view: replace(decide(view), duplicate=False), **options)  # type: ignore[arg-type]
+        return await super().commit(name, lambda view: decide(view)._replace(duplicate=False), **options)  # type: ignore[arg-type]
 
 
 class Forgetful(MemoryStore):
     """Does not keep the state of producers."""
 
     async def commit(self, name: str, decide: Decide, **options: object) -> Change:
-        return await super().commit(name, lambda view: replace(decide(view), producer=None), **options)  # type: ignore[arg-type]
+        return await super().commit(name, lambda view: decide(view)._replace(producer=None), **options)  # type: ignore[arg-type]
 
 
 class Coarse(MemoryStore):

@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from penstock.model import Buffer, ProducerState, StreamInfo, Usage
 
@@ -77,8 +77,7 @@ class View:
     forks: Callable[[str], int] = field(default=lambda _incarnation: 0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a decision says to do. It is applied as a whole.
 
     Attributes:
@@ -101,6 +100,14 @@ class Change:
 
 
 Decide: TypeAlias = Callable[[View], Change]
+
+
+class Proposal(NamedTuple):
+    """One of several commits: a durable one to what a name shows. See `Store.commit` for what the fields mean."""
+
+    name: str
+    decide: Decide
+    size: int
 
 
 class Reader(Protocol):
@@ -202,6 +209,17 @@ class Store(Protocol):
 
     async def tidy(self) -> None:
         """Do the chores that can wait: space of what was deleted, what other instances that ended left behind."""
+
+
+@runtime_checkable
+class CollectingStore(Store, Protocol):
+    """An ability that a store may have: to take several commits together, at less than what they cost one by one."""
+
+    async def commit_each(self, proposals: Sequence[Proposal]) -> Sequence[Change | BaseException]:
+        """Carry out commits, each for itself and in this order, and return what was applied or raised for each.
+
+        For small ones: what they append together must not be more than a few megabytes.
+        """
 
 
 @runtime_checkable

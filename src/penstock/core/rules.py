@@ -170,7 +170,7 @@ def numbered(change: Change, last: Producer) -> Change:
     """Let a change of several records count up to their producer's last one."""
     if change.producer is None:
         return change
-    return replace(change, producer=ProducerState(last, change.producer.offset))
+    return change._replace(producer=ProducerState(last, change.producer.offset))
 
 
 def begin_replacement(
@@ -598,7 +598,7 @@ def compact(
     change = append(view, name, (data,), now=now, offset=offset, incarnation=incarnation)
     info = change.info
     assert info is not None  # noqa: S101 - appends leave a stream behind
-    return replace(change, info=replace(info, start=start))
+    return change._replace(info=replace(info, start=start))
 
 
 def grown(info: StreamInfo, data: Sequence[Buffer], *, now: float, close: bool, producer: Producer | None) -> Change:

@@ -192,7 +192,7 @@ def compact(data: bytes, space: bytes = b" \t\r\n") -> bytes:
         data: one JSON text, or several.
         space: the characters that go.
     """
-    if not any(bytes((byte,)) in data for byte in space):  # a regular expression takes a hundred times as long
+    if not any(map(data.__contains__, space)):  # a regular expression takes a hundred times as long
         return data
     escapes = b"\\" in data
     if escapes:

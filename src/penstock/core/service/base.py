@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from penstock.core import rules
 from penstock.core.keeper import Keeper
-from penstock.core.ports import Change, Clock, Decide, Notifier, Store, View
+from penstock.core.ports import Change, Clock, CollectingStore, Decide, Notifier, Proposal, Store, View
 from penstock.errors import PenstockError
 from penstock.model import Origin, StreamInfo
 
@@ -59,6 +60,23 @@ class ServiceBase:
             self._notifier.notify(name)
         self._committed(name, change)
         return change
+
+    async def commit_each(self, proposals: Sequence[Proposal]) -> Sequence[Change | BaseException]:
+        """Have several small decisions carried out, each for itself. See `CollectingStore.commit_each`."""
+        store = self._store
+        try:
+            if isinstance(store, CollectingStore):
+                outcomes = await store.commit_each(proposals)
+            else:
+                commits = [store.commit(name, decide, size=size) for name, decide, size in proposals]
+                outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        finally:
+            for name in {proposal.name for proposal in proposals}:
+                self._notifier.notify(name)
+        for proposal, outcome in zip(proposals, outcomes, strict=True):
+            if isinstance(outcome, Change):
+                self._committed(proposal.name, outcome)
+        return outcomes
 
     def _committed(self, name: str, change: Change) -> None:
         """Tell those of this process who have something to do after a change."""

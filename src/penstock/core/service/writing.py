@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from penstock.core import rules
-from penstock.core.ports import Change, View
+from penstock.core.ports import Change, Proposal, View
 from penstock.core.rules import Condition
 from penstock.core.service.base import there
 from penstock.core.service.reading import Reading
@@ -19,6 +20,18 @@ from penstock.errors import PenstockError
 from penstock.model import Appended, Buffer, Producer, StreamInfo, StreamSpec, check_name, new_incarnation
 
 logger = logging.getLogger("penstock")
+
+
+class Append(NamedTuple):
+    """One of several appends: to which stream, what, and what the stream must hold (None for whatever it does)."""
+
+    name: str
+    data: Buffer
+    content_type: str | None = None
+
+
+def _append(name: str, data: Buffer, content_type: str | None, now: float, view: View) -> Change:
+    return rules.append(view, name, (data,), now=now, content_type=content_type)
 
 
 class Writing(Reading):
@@ -106,6 +119,27 @@ class Writing(Reading):
         )
         info = there(change)
         return Appended(info, change.offset, change.duplicate, created=info.incarnation == fresh)
+
+    async def append_each(self, appends: Sequence[Append]) -> list[Appended | BaseException]:
+        """Append to several streams, or several times to one, each atomically and for itself, in this order.
+
+        It takes a fraction of the time of as many appends.
+
+        Returns:
+            for each what `append` would have returned or raised.
+        """
+        now = self.now()
+        proposals = [
+            Proposal(name, partial(_append, name, data, content_type, now), len(data))
+            for name, data, content_type in appends
+        ]
+        outcomes = await self.commit_each(proposals)
+        return [
+            outcome
+            if isinstance(outcome, BaseException)
+            else Appended(there(outcome), outcome.offset, outcome.duplicate)
+            for outcome in outcomes
+        ]
 
     async def append_records(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from penstock.core.ports import Change, Decide, View
 from penstock.errors import StorageFull
@@ -45,8 +46,7 @@ class Slot:
     producers: dict[str, ProducerState] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
+class Filed(NamedTuple):
     """Bytes that are in the file of ``incarnation`` already: all up to ``stop``, the new ones from ``start`` on.
 
     Where others moved the tail on from ``start`` meanwhile, the new ones are not where they belong: they go to the
@@ -60,8 +60,7 @@ class Filed:
     synced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A commit of the store, as the batch carries it out. See `Store.commit` for what its fields mean."""
 
     name: str
@@ -72,8 +71,7 @@ class Commit:
     filed: Filed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """What a commit came to.
 
     Attributes:

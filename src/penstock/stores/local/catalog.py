@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -139,6 +139,13 @@ _NAMES = (
 _COLUMNS = ", ".join(("key", *_NAMES))
 _INSERT = f"INSERT INTO streams ({', '.join(_NAMES)}, deadline) VALUES ({'?, ' * len(_NAMES)}?)"
 _UPDATE = f"UPDATE streams SET {', '.join(f'{name} = ?' for name in _NAMES)}, deadline = ? WHERE key = ?"
+
+
+@cache
+def _of_group(sql: str, width: int, size: int) -> str:
+    """Return a statement with the places of so many rows of so many values."""
+    row = f"({', '.join('?' * width)})"
+    return sql.format(", ".join([row] * size))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -496,8 +503,7 @@ class Catalog:
         for size in _GROUPS:  # a few sizes only: their statements stay prepared
             while len(rows) - at >= size:
                 group = rows[at : at + size]
-                places = f"({', '.join('?' * len(group[0]))})"
-                self._db.execute(sql.format(", ".join([places] * size)), [value for row in group for value in row])
+                self._db.execute(_of_group(sql, len(group[0]), size), [value for row in group for value in row])
                 at += size
 
     def _all(self, sql: str, values: Sequence[Any]) -> list[Head]:

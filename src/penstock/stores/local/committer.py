@@ -7,7 +7,7 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,24 +32,44 @@ class _Unkeepable(StorageFailed):
 
 
 @dataclass(slots=True, eq=False)
-class _Job(Generic[T]):
+class Job(Generic[T]):
+    """What is to be done in a transaction, and what came of it.
+
+    Attributes:
+        apply: does it. One that raises must have changed nothing; it may be called again with another batch.
+        size: how many bytes it adds. Jobs that add none (a deletion, a close) go through on a full disk too.
+        then: is called with the result once that is committed, in the committer's thread; it must be quick.
+        name: of the stream that the job will look up: it is quicker if it is known before.
+        result: what it returned,
+        error: or what it failed with.
+    """
+
     apply: Callable[[Batch], T]
-    durable: bool
-    future: Future[T] | asyncio.Future[T]
-    loop: asyncio.AbstractEventLoop | None
-    size: int
-    then: Callable[[T], None] | None
+    size: int = 0
+    then: Callable[[T], None] | None = None
     name: str | None = None
     result: T | None = None
     error: BaseException | None = None
 
-    def resolve(self) -> None:
-        if self.future.cancelled():
-            return
+    def outcome(self) -> T:
+        """Return the result, or raise the error."""
         if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)  # type: ignore[arg-type]  # a job that did not fail has a T
+            raise self.error
+        return self.result  # type: ignore[return-value]  # a job that did not fail has a T
+
+
+@dataclass(slots=True, eq=False)
+class _Submission:
+    """Jobs that are done in one transaction, and who waits for them, in which event loop or thread."""
+
+    jobs: Sequence[Job[Any]]
+    durable: bool
+    done: Future[None] | asyncio.Future[None]
+    loop: asyncio.AbstractEventLoop | None
+
+    def resolve(self) -> None:
+        if not self.done.cancelled():
+            self.done.set_result(None)
 
 
 class Committer:
@@ -68,55 +88,39 @@ class Committer:
         self._reserve = reserve
         self._instance = instance
         self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._submissions: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._stopping = False
         self._abandoned = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="penstock-commit", daemon=True)
         self._thread.start()
 
-    def submit(
-        self,
-        apply: Callable[[Batch], T],
-        *,
-        durable: bool,
-        size: int = 0,
-        then: Callable[[T], None] | None = None,
-    ) -> Future[T]:
-        """Have a job done in the next transaction; for threads.
+    def do(self, job: Job[T], *, durable: bool) -> T:
+        """Have a job done in the next transaction, and return its result or raise its error. Blocking.
 
         Args:
-            apply: the job. One that raises must have changed nothing; it may be called again with another batch.
+            job: the job.
             durable: whether the transaction must be on the disk at its end.
-            size: how many bytes it adds. Jobs that add none (a deletion, a close) go through on a full disk too.
-            then: is called with the result once that is committed, in the committer's thread; it must be quick.
         """
-        future: Future[T] = Future()
-        self._put(_Job(apply, durable, future, None, size, then))
-        return future
+        done: Future[None] = Future()
+        self._put(_Submission((job,), durable, done, None))
+        done.result()
+        return job.outcome()
 
-    def submit_async(
-        self,
-        apply: Callable[[Batch], T],
-        *,
-        durable: bool,
-        size: int = 0,
-        then: Callable[[T], None] | None = None,
-        name: str | None = None,
-    ) -> asyncio.Future[T]:
-        """The same, for the event loop; it is quicker if it is told the stream's name that the job will look up."""
+    def done(self, jobs: Sequence[Job[Any]], *, durable: bool) -> asyncio.Future[None]:
+        """Have jobs done in the next transaction; for the event loop, which learns of each how it went."""
         loop = asyncio.get_running_loop()
-        future = UninterruptedFuture[T](loop=loop)
-        self._put(_Job(apply, durable, future, loop, size, then, name))
-        return future
+        done = UninterruptedFuture[None](loop=loop)
+        self._put(_Submission(jobs, durable, done, loop))
+        return done
 
-    def _put(self, job: _Job[T]) -> None:
+    def _put(self, submission: _Submission) -> None:
         with self._gate:
             if not self._stopping:
-                self._jobs.put(job)
+                self._submissions.put(submission)
                 return
-        job.error = StorageFailed("The store is stopped.")
-        job.resolve()
+        _fail(submission.jobs, StorageFailed("The store is stopped."))
+        submission.resolve()
 
     def stop(self) -> None:
         """Do the jobs that were submitted, and end the thread."""
@@ -130,7 +134,7 @@ class Committer:
     def _end(self) -> None:
         with self._gate:
             self._stopping = True
-            self._jobs.put(None)
+            self._submissions.put(None)
         self._thread.join()
         if self._lock >= 0:
             os.close(self._lock)
@@ -143,54 +147,55 @@ class Committer:
         try:
             running = True
             while running:
-                jobs, running = self._gather()
+                submissions, running = self._gather()
+                jobs = [job for submission in submissions for job in submission.jobs]
                 if self._abandoned:
-                    for job in jobs:
-                        job.error = StorageFailed("The store was abandoned.")
+                    _fail(jobs, StorageFailed("The store was abandoned."))
                 elif jobs:
-                    self._commit(batch, jobs)
-                _resolve(jobs)
+                    self._commit(batch, jobs, durable=any(submission.durable for submission in submissions))
+                _resolve(submissions)
         finally:
             catalog.close()
 
-    def _gather(self) -> tuple[list[_Job[Any]], bool]:
-        """Wait for a job, and take all that are there with it; False with the last ones."""
-        jobs: list[_Job[Any]] = []
-        size = 0
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            size += job.size
-            if len(jobs) == _MOST_JOBS or size >= _MOST_BYTES:
-                return jobs, True
+    def _gather(self) -> tuple[list[_Submission], bool]:
+        """Wait for a submission, and take all that are there with it; False with the last ones."""
+        submissions: list[_Submission] = []
+        count = size = 0
+        submission = self._submissions.get()
+        while submission is not None:
+            submissions.append(submission)
+            count += len(submission.jobs)
+            size += sum(job.size for job in submission.jobs)
+            if count >= _MOST_JOBS or size >= _MOST_BYTES:
+                return submissions, True
             try:
-                job = self._jobs.get_nowait()
+                submission = self._submissions.get_nowait()
             except queue.Empty:
-                return jobs, True
-        return jobs, False
+                return submissions, True
+        return submissions, False
 
-    def _commit(self, batch: Batch, jobs: list[_Job[Any]]) -> None:
+    def _commit(self, batch: Batch, jobs: list[Job[Any]], *, durable: bool) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             # What was given back on a full disk must be there again, before anything else may take room.
             room = self._reserve.fill() or (batch.catalog.checkpoint() and self._reserve.fill())
-            error = self._transact(batch, jobs) if room else StorageFull()
+            error = self._transact(batch, jobs, durable=durable) if room else StorageFull()
             if room and isinstance(error, StorageFull) and batch.catalog.checkpoint():
-                error = self._transact(batch, jobs)  # in the room that the log had
+                error = self._transact(batch, jobs, durable=durable)  # in the room that the log had
             if isinstance(error, StorageFull):
-                error, jobs = self._transact_on_full_disk(batch, jobs)
+                error, jobs = self._transact_on_full_disk(batch, jobs, durable=durable)
             elif isinstance(error, _Unkeepable) and len(jobs) > 1:
                 # One of the values cannot be stored: that must not be the others' loss.
                 for job in jobs:
-                    self._fail([job], self._transact(batch, [job]))
+                    _fail([job], self._transact(batch, [job], durable=durable))
                 return
-            self._fail(jobs, error)
+            _fail(jobs, error)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _transact_on_full_disk(
-        self, batch: Batch, jobs: list[_Job[Any]]
-    ) -> tuple[PenstockError | None, list[_Job[Any]]]:
+        self, batch: Batch, jobs: list[Job[Any]], *, durable: bool
+    ) -> tuple[PenstockError | None, list[Job[Any]]]:
         """Do what fits into the room that deletions left in the catalog, or else the deletions alone."""
         lean = [job for job in jobs if not job.size]
         error: PenstockError | None = StorageFull()
@@ -200,23 +205,23 @@ class Committer:
         self._reserve.release()
         try:
             if room:
-                error = self._transact(batch, jobs, grow=False)
+                error = self._transact(batch, jobs, durable=durable, grow=False)
             if isinstance(error, StorageFull) and lean:
-                self._fail([job for job in jobs if job.size], error)
-                error, jobs = self._transact(batch, lean, insert=False), lean
+                _fail([job for job in jobs if job.size], error)
+                error, jobs = self._transact(batch, lean, durable=durable, insert=False), lean
             return error, jobs
         finally:
             batch.catalog.checkpoint()
             self._reserve.fill()
 
     def _transact(
-        self, batch: Batch, jobs: list[_Job[Any]], *, grow: bool = True, insert: bool = True
+        self, batch: Batch, jobs: list[Job[Any]], *, durable: bool, grow: bool = True, insert: bool = True
     ) -> PenstockError | None:
         """Do the jobs in one transaction; where that fails as a whole, nothing is changed and the error is returned."""
         for job in jobs:
             job.error = None  # of an attempt that was taken back
         try:
-            batch.begin(durable=any(job.durable for job in jobs), grow=grow, insert=insert)
+            batch.begin(durable=durable, grow=grow, insert=insert)
             batch.look_up(job.name for job in jobs if job.name is not None)
             for job in jobs:
                 self._do(job, batch)
@@ -232,11 +237,7 @@ class Committer:
                 job.then(job.result)
         return None
 
-    def _fail(self, jobs: list[_Job[Any]], error: PenstockError | None) -> None:
-        for job in jobs:
-            job.error = job.error or error
-
-    def _do(self, job: _Job[T], batch: Batch) -> None:
+    def _do(self, job: Job[T], batch: Batch) -> None:
         try:
             job.result = job.apply(batch)
         except EngineError:
@@ -245,19 +246,24 @@ class Committer:
             job.error = error
 
 
-def _resolve(jobs: list[_Job[Any]]) -> None:
-    """Tell everybody who waits; each event loop is woken once."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Job[Any]]] = {}
+def _fail(jobs: Sequence[Job[Any]], error: PenstockError | None) -> None:
     for job in jobs:
-        if job.loop is None:
-            job.resolve()
+        job.error = job.error or error
+
+
+def _resolve(submissions: list[_Submission]) -> None:
+    """Tell everybody who waits; each event loop is woken once."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Submission]] = {}
+    for submission in submissions:
+        if submission.loop is None:
+            submission.resolve()
         else:
-            loops.setdefault(job.loop, []).append(job)
+            loops.setdefault(submission.loop, []).append(submission)
     for loop, waiting in loops.items():
         with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve_here, waiting)
 
 
-def _resolve_here(jobs: list[_Job[Any]]) -> None:
-    for job in jobs:
-        job.resolve()
+def _resolve_here(submissions: list[_Submission]) -> None:
+    for submission in submissions:
+        submission.resolve()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 
 from penstock.core.ports import Change, View
 from penstock.errors import PenstockError, StorageFailed, StreamGone
@@ -14,6 +13,7 @@ from penstock.model import StreamInfo
 from penstock.stores.local.batch import Applied, Batch, Commit, Filed, Moved
 from penstock.stores.local.blobs import Blob
 from penstock.stores.local.catalog import Head, translated
+from penstock.stores.local.committer import Job
 from penstock.stores.local.engine import Engine
 from penstock.stores.local.unsettled import Unsettled
 
@@ -33,19 +33,16 @@ class Filing:
         self._folding: set[str] = set()
         self._holes: dict[str, int] = {}
 
-    def through_catalog(self, commit: Commit, size: int) -> asyncio.Future[Applied]:
-        """Commit with the bytes in the catalog.
+    async def through_catalog(self, commits: Sequence[tuple[Commit, int]]) -> Sequence[Job[Applied]]:
+        """Commit with the bytes in the catalog: how many there are is told with each commit.
 
-        Raises:
-            Moved: the stream's file must be brought to the disk first: commit through the file.
+        The outcome of one may be `Moved`: the stream's file must be brought to the disk first. Commit through the file.
         """
-        return self._engine.committer.submit_async(
-            lambda batch: self._carry_out(batch, commit),
-            durable=commit.durable,
-            size=size,
-            then=self._follow_up,
-            name=commit.name,
-        )
+        jobs = [
+            Job(partial(self._carry_out, commit=commit), size, self._follow_up, commit.name) for commit, size in commits
+        ]
+        await self._engine.committer.done(jobs, durable=any(commit.durable for commit, _ in commits))
+        return jobs
 
     def through_file(self, commit: Commit) -> Applied:
         """Put the bytes into the stream's file first, then commit. Blocking.
@@ -89,7 +86,7 @@ class Filing:
                     offset += part.tail
                 if self._engine.fsync:
                     blob.sync(folders=True)
-                return self._submit(replace(commit, filed=Filed(incarnation, 0, size, synced=True)))
+                return self._submit(commit._replace(filed=Filed(incarnation, 0, size, synced=True)))
             except PenstockError as error:
                 if not isinstance(error, StorageFailed):  # of which it is not certain that nothing was committed
                     self._undo(blob, incarnation)
@@ -160,7 +157,7 @@ class Filing:
             if synced:
                 blob.sync(folders=head.synced <= head.info.start)
         filed = Filed(incarnation, start, start + sum(map(len, change.data)), synced or not self._engine.fsync)
-        applied = self._submit(replace(commit, filed=filed, durable=synced))
+        applied = self._submit(commit._replace(filed=filed, durable=synced))
         info = applied.change.info
         if info is not None and info.incarnation == incarnation:
             with suppress(OSError):  # of what was not to be after all: a repetition, or bytes that went to the catalog
@@ -178,9 +175,8 @@ class Filing:
 
     def _submit(self, commit: Commit) -> Applied:
         size = 0 if commit.filed is None else commit.filed.stop - commit.filed.start
-        return self._engine.committer.submit(
-            lambda batch: self._carry_out(batch, commit), durable=commit.durable, size=size, then=self._follow_up
-        ).result()
+        job = Job(partial(self._carry_out, commit=commit), size, self._follow_up)
+        return self._engine.committer.do(job, durable=commit.durable)
 
     def _carry_out(self, batch: Batch, commit: Commit) -> Applied:
         applied = batch.carry_out(commit)

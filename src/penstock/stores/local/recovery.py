@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from penstock.stores.local.batch import Batch
 from penstock.stores.local.catalog import NOBODY
+from penstock.stores.local.committer import Job
 from penstock.stores.local.engine import Engine
 
 
@@ -31,7 +32,7 @@ def settle(engine: Engine, instance: str, *, machine_ended: bool = False) -> Non
             batch.catalog.remove(head.key)
             batch.catalog.unsettle(head.info.incarnation, instance)
 
-    engine.committer.submit(discard, durable=False).result()
+    engine.committer.do(Job(discard), durable=False)
     for incarnation in engine.catalog().unsettled(instance):
         _settle_file(engine, incarnation, instance, machine_ended=machine_ended)
 
@@ -39,7 +40,7 @@ def settle(engine: Engine, instance: str, *, machine_ended: bool = False) -> Non
 def _settle_file(engine: Engine, incarnation: str, instance: str, *, machine_ended: bool) -> None:
     """Make a file be what the catalog says: gone, or cut to its length."""
     if machine_ended:
-        engine.committer.submit(lambda batch: batch.cut_to_synced(incarnation), durable=True).result()
+        engine.committer.do(Job(lambda batch: batch.cut_to_synced(incarnation)), durable=True)
     if engine.catalog().by_incarnation(incarnation) is None:
         engine.blobs.remove(incarnation)
     else:
@@ -48,4 +49,4 @@ def _settle_file(engine: Engine, incarnation: str, instance: str, *, machine_end
             head = engine.catalog().by_incarnation(incarnation)
             if head is not None:
                 blob.cut(head.filed)
-    engine.committer.submit(lambda batch: batch.catalog.settle(incarnation, instance), durable=False).result()
+    engine.committer.do(Job(lambda batch: batch.catalog.settle(incarnation, instance)), durable=False)

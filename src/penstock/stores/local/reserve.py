@@ -23,14 +23,14 @@ class Reserve:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = str(path)
         disk = os.statvfs(path.parent)
         self.size = max(_LEAST, min(_MOST, disk.f_blocks * disk.f_frsize // _SHARE))
 
     def fill(self) -> bool:
         """Take the room, and tell whether it is there: on a disk that is full just now it is not to be had."""
         with suppress(OSError):
-            if self._path.stat().st_size >= self.size:
+            if os.stat(self._path).st_size >= self.size:  # noqa: PTH116 - of each commit: in a fifth of Path.stat's time
                 return True
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

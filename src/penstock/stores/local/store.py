@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from penstock.core.ports import Change, Decide
+from penstock.core.ports import Change, Decide, Proposal
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import StorageFailed
 from penstock.model import StreamInfo, Usage
@@ -128,8 +128,24 @@ class LocalStore:
         self._engine.check_started()
         commit = Commit(name, decide, incarnation, producer, durable and self._engine.fsync)
         if size <= SMALL:
+            (job,) = await self._filing.through_catalog([(commit, size)])
             with suppress(Moved):
-                return (await self._filing.through_catalog(commit, size)).change
+                return job.outcome().change
+        return await self._through_file(commit)
+
+    async def commit_each(self, proposals: Sequence[Proposal]) -> Sequence[Change | BaseException]:
+        """See `CollectingStore.commit_each`."""
+        self._engine.check_started()
+        commits = [Commit(name, decide, None, None, self._engine.fsync) for name, decide, _ in proposals]
+        sizes = [size for _, _, size in proposals]
+        jobs = await self._filing.through_catalog(list(zip(commits, sizes, strict=True)))
+        outcomes = [job.error or job.outcome().change for job in jobs]
+        for at, outcome in enumerate(outcomes):
+            if isinstance(outcome, Moved):
+                (outcomes[at],) = await asyncio.gather(self._through_file(commits[at]), return_exceptions=True)
+        return outcomes
+
+    async def _through_file(self, commit: Commit) -> Change:
         return (await uninterrupted(self._engine.write(self._filing.through_file, commit))).change
 
     async def join(self, name: str, decide: Decide, parts: Sequence[StreamInfo], *, incarnation: str) -> Change:

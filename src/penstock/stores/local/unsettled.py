@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from penstock.stores.local.batch import Batch, Commit
 from penstock.stores.local.catalog import NOBODY
+from penstock.stores.local.committer import Job
 from penstock.stores.local.engine import Engine
 
 
@@ -30,9 +31,8 @@ class Unsettled:
         try:
             if not known:
                 instance = self._engine.instance.id
-                self._engine.committer.submit(
-                    lambda batch: batch.catalog.unsettle(incarnation, instance), durable=False, size=len(incarnation)
-                ).result()
+                job = Job(lambda batch: batch.catalog.unsettle(incarnation, instance), size=len(incarnation))
+                self._engine.committer.do(job, durable=False)
                 with self._gate:
                     self._known.add(incarnation)
             yield
@@ -61,4 +61,4 @@ class Unsettled:
             for instance in instances:
                 batch.catalog.settle(incarnation, instance)
 
-        self._engine.committer.submit(settle, durable=False).result()
+        self._engine.committer.do(Job(settle), durable=False)

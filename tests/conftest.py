@@ -7,13 +7,18 @@ import inspect
 import os
 import secrets
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from servers import Server
+from servers import Server, free_port
+from wire import request as ask
+from wire import until
 
 
 def missing(what: str) -> NoReturn:
@@ -83,3 +88,37 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same with four worker processes."""
     with Server(tmp_path_factory.mktemp("workers") / "data", "--workers", "4") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def granian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that hands no connections over."""
+    port = free_port()
+    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), "--no-log"]
+    process = subprocess.Popen(
+        [*command, "fanout_application:app"],
+        cwd=Path(__file__).parent / "doors",
+        env={**os.environ, "FANOUT_FOLDER": str(tmp_path_factory.mktemp("granian") / "data")},
+        start_new_session=True,
+    )
+
+    async def ready() -> int:
+        try:
+            return (await ask(port, "GET", "/readyz")).status
+        except OSError:
+            return 0
+
+    asyncio.run(until(ready, 200))
+    yield port
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+@pytest.fixture(params=["handed over", "plain ASGI"])
+def port(request: pytest.FixtureRequest) -> int:
+    """The port of a server of either kind."""
+    if request.param == "plain ASGI":
+        found: int = request.getfixturevalue("granian")
+        return found
+    server: Server = request.getfixturevalue("server")
+    return server.port

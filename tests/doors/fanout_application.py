@@ -1,4 +1,4 @@
-"""The live door in an application of one's own, for any server: its folder is in the environment."""
+"""The doors that share tails in an application of one's own, for any server: its folder is in the environment."""
 
 import os
 
@@ -9,6 +9,7 @@ from penstock import Streams
 streams = Streams(os.environ["FANOUT_FOLDER"])
 app = FastAPI(lifespan=streams.lifespan)
 app.include_router(streams.live())
+app.include_router(streams.durable())
 app.include_router(streams.files())
 
 

@@ -6,11 +6,9 @@ import asyncio
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from os import environ, kill
+from os import kill
 from pathlib import Path
 
 import pytest
@@ -22,44 +20,9 @@ from starlette.responses import Response
 from applications import serving
 from live_door import append
 from penstock import Streams
-from penstock.doors.live.tails import SharedTails
 from processes import anonymous, descriptors, owner_of, workers
-from servers import Server, free_port
+from servers import Server
 from wire import Broken, Connection, Event, Follower, events, request, until
-
-
-@pytest.fixture(scope="module")
-def granian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server that hands no connections over."""
-    port = free_port()
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), "--no-log"]
-    process = subprocess.Popen(
-        [*command, "fanout_application:app"],
-        cwd=Path(__file__).parent,
-        env={**environ, "FANOUT_FOLDER": str(tmp_path_factory.mktemp("granian") / "data")},
-        start_new_session=True,
-    )
-
-    async def ready() -> int:
-        try:
-            return (await request(port, "GET", "/readyz")).status
-        except OSError:
-            return 0
-
-    asyncio.run(until(ready, 200))
-    yield port
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-
-
-@pytest.fixture(params=["handed over", "plain ASGI"])
-def port(request: pytest.FixtureRequest) -> int:
-    """The port of a server of either kind."""
-    if request.param == "plain ASGI":
-        found: int = request.getfixturevalue("granian")
-        return found
-    server: Server = request.getfixturevalue("server")
-    return server.port
 
 
 @asynccontextmanager
@@ -160,12 +123,12 @@ async def test_readers_without_a_record_cost_little_and_leave_nothing_behind(tmp
         async with following(server.port, "/live/quiet"):
             pass
         memory = anonymous(server.pid)
-        connections = [await Connection(server.port).open() for _ in range(400)]
+        connections = [await Connection(server.port).open() for _ in range(600)]
         for connection in connections:
             await connection.begin("GET", "/live/quiet")
         for connection in connections:
             assert await connection.head() == 200
-        assert (anonymous(server.pid) - memory) / 400 < 40 * 1024
+        assert (anonymous(server.pid) - memory) / 600 < 40 * 1024
         await append(server.port, "quiet", 2)
         for connection in connections:
             assert (await anext(events(connection))).data == "2"
@@ -239,13 +202,10 @@ async def test_what_is_between_the_server_and_the_door_keeps_its_say_over_bodies
             assert b'DATA: "QUIET"\n' in data
 
 
-async def test_a_reader_who_takes_nothing_for_too_long_is_cut_off(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SharedTails.__init__, "__kwdefaults__", {"heartbeat": 15.0, "patience": 0.2})
+async def test_a_reader_who_takes_nothing_for_too_long_is_cut_off(tmp_path: Path, name: str) -> None:
     streams = Streams(tmp_path / "data")
     app = FastAPI(lifespan=streams.lifespan)
-    app.include_router(streams.live())
+    app.include_router(streams.live(patience=0.2))
     async with (
         serving(app, http="penstock.server.lines:HandingOverProtocol") as port,
         Connection(port, receive_buffer=4096) as slow,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.protocols.framings import Ending, EventFraming, Framing, MessageFraming, NDJSONFraming, Runs, kind_of
+from penstock.protocols.framings.characters import Characters
 from penstock.protocols.framings.framing import Kind
 from penstock.protocols.records import RecordTooLongError
 from penstock.protocols.sse import Decoder, Event, encode
@@ -175,3 +176,28 @@ def test_a_long_record_after_short_ones_of_the_same_chunk_is_refused() -> None:
     with pytest.raises(RecordTooLongError, match="offset 4"):
         Runs("text", 0, max_record=8).feed(b"12\n\n123456789\n")
     assert Runs("text", 0, max_record=8).feed(b"12\n" * 100) == (0, b"12\n" * 100)
+
+
+@given(
+    data=st.one_of(st.text(max_size=12).map(str.encode), st.binary(max_size=24)),
+    cuts=st.lists(st.integers(0, 24), max_size=6),
+)
+def test_characters_are_cut_nowhere_wherever_their_bytes_are(data: bytes, cuts: list[int]) -> None:
+    cutter = Characters(7)
+    runs: list[tuple[int, bytes]] = []
+    at = 0
+    for cut in (*sorted(min(cut, len(data)) for cut in cuts), len(data)):
+        runs.append(cutter.take(7 + at, data[at:cut]))
+        assert len(data[:cut]) - sum(len(run) for _, run in runs) < 4  # more than three bytes are never held
+        at = cut
+    runs.append(cutter.rest())
+    assert b"".join(run for _, run in runs) == data
+    assert [offset for offset, _ in runs] == [7 + sum(len(run) for _, run in runs[:n]) for n in range(len(runs))]
+    assert "".join(run.decode(errors="replace") for _, run in runs) == data.decode(errors="replace")
+
+
+def test_characters_go_on_behind_what_was_dropped() -> None:
+    cutter = Characters()
+    assert cutter.take(0, b"a\xc3") == (0, b"a")
+    assert cutter.take(10, b"b") == (10, b"b")
+    assert cutter.rest() == (11, b"")

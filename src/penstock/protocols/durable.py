@@ -33,6 +33,7 @@ __all__ = [
     "declared_type",
     "etag",
     "expiry",
+    "interval",
     "is_json",
     "is_text",
     "media_type",
@@ -102,6 +103,11 @@ def position(token: str) -> int | None:
 # -- cursors (section 10.1) -------------------------------------------------------------------------------------------
 
 
+def interval(now: float) -> int:
+    """Return the number of the present interval: the least cursor of a live response."""
+    return int((now - _EPOCH) // _INTERVAL)
+
+
 def cursor(now: float, given: str | None = None) -> str:
     """Return the cursor of a live response: the number of the present interval, and always more than the given one.
 
@@ -109,9 +115,9 @@ def cursor(now: float, given: str | None = None) -> str:
         now: Unix seconds.
         given: the cursor that the client sent, or None. One that is no number counts as none.
     """
-    interval = int((now - _EPOCH) // _INTERVAL)
-    if given is None or not _NUMBER.fullmatch(given) or int(given) < interval:
-        return str(interval)
+    present = interval(now)
+    if given is None or not _NUMBER.fullmatch(given) or int(given) < present:
+        return str(present)
     seconds = random.randint(*_JITTER)  # noqa: S311 - it spreads requests over caches, and guards nothing
     return str(int(given) + max(1, seconds // _INTERVAL))
 

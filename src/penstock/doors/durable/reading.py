@@ -15,7 +15,9 @@ from penstock.core.forks import beginning, check_offset
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.durable.answers import answer, common
-from penstock.doors.durable.events import events
+from penstock.doors.durable.telling import EventTelling
+from penstock.doors.tails.body import SharedBody
+from penstock.doors.tails.tail import SharedTails
 from penstock.errors import OffsetOutOfRange, StreamFailed
 from penstock.model import COMPACTED, Buffer, StreamInfo
 from penstock.protocols import durable, sse
@@ -41,18 +43,14 @@ class Manner:
 
     Attributes:
         long_poll: seconds that a long-poll waits.
-        lifetime: seconds after which events are ended, so that caches in between can be asked again.
-        heartbeat: seconds of silence after which events say that the line is alive.
         cache: ``public``, or ``private`` where not everybody may read.
     """
 
     long_poll: float
-    lifetime: float
-    heartbeat: float
     cache: str
 
 
-async def read(service: StreamService, request: Request, name: str, manner: Manner) -> Response:
+async def read(service: StreamService, tails: SharedTails, request: Request, name: str, manner: Manner) -> Response:
     """Answer a read from an offset in one of the three modes (PROTOCOL.md sections 5.6 to 5.8).
 
     Raises:
@@ -66,7 +64,7 @@ async def read(service: StreamService, request: Request, name: str, manner: Mann
     try:
         await service.renew(reader.info)
         if live == "sse":
-            return await _events(service, reader, start, cursor, manner)
+            return await _events(service, tails, reader, start, cursor)
         response = await _chunk(
             service, request, reader, start, cursor if live else None, manner, live=live is not None
         )
@@ -218,8 +216,7 @@ def _is_known(if_none_match: str | None, etag: str) -> bool:
 async def _end(reader: Reader, start: int) -> int:
     """Return where an answer that begins at ``start`` ends: at the tail, or where a message does."""
     info = reader.info
-    if durable.is_json(info) and start > beginning(reader) and bytes(await reader.read(start - 1, start)) != b"\n":
-        raise OffsetOutOfRange(info.name, start, info.tail, "is within a message")
+    await _check_between_messages(reader, start)
     end = start + CHUNK
     if end >= info.tail:
         return info.tail
@@ -236,6 +233,17 @@ async def _end(reader: Reader, start: int) -> int:
             return end + at + 1
         end += len(data)
     return info.tail
+
+
+async def _check_between_messages(reader: Reader, start: int) -> None:
+    """Check that no offset within a message is read from.
+
+    Raises:
+        OffsetOutOfRange: it is one.
+    """
+    info = reader.info
+    if durable.is_json(info) and start > beginning(reader) and bytes(await reader.read(start - 1, start)) != b"\n":
+        raise OffsetOutOfRange(info.name, start, info.tail, "is within a message")
 
 
 async def _slices(reader: Reader, start: int, end: int) -> AsyncGenerator[Buffer, None]:
@@ -268,26 +276,33 @@ async def _array(reader: Reader, start: int, end: int) -> AsyncGenerator[Buffer,
 
 
 async def _events(
-    service: StreamService, reader: Reader, start: int | None, cursor: str | None, manner: Manner
+    service: StreamService, tails: SharedTails, reader: Reader, start: int | None, cursor: str | None
 ) -> Response:
+    """Answer with events. When the stream is deleted they just end: who comes back learns of it.
+
+    Raises:
+        StreamFailed: the reader has all there is of a stream that broke. While it reads, the events are broken off.
+    """
     info = await refreshed(reader) if start is None else reader.info
     begin = _kept(reader, info.tail if start is None else start)
     _check_whole(info, begin)
+    await _check_between_messages(reader, begin)
+    telling = EventTelling.of(info)
     fields = {
         "content-type": sse.MEDIA_TYPE,
         "cache-control": "no-cache, no-transform",
         "x-accel-buffering": "no",  # nginx
         "incremental": "?1",  # RFC 10036
     }
-    # A stream that is waited for does not expire: each heartbeat renews it.
-    heartbeat = manner.heartbeat if info.ttl is None else min(manner.heartbeat, max(info.ttl / 2, _SHORTEST))
-    if not durable.is_json(info) and not durable.is_text(info):
+    if telling.kind == "bytes":
         fields["stream-sse-data-encoding"] = "base64"
-    if info.closed and begin == info.tail:
-        fields["stream-closed"] = "true"
-        fields["stream-up-to-date"] = "true"
-    body = events(service, reader, begin, cursor, lifetime=manner.lifetime, heartbeat=heartbeat)
-    return common(StreamedBody(body, headers=fields, release=reader.close))
+    mark = int(durable.cursor(service.now(), cursor))
+    opening = telling.after(begin, info, mark) if begin == info.tail else b""
+    if telling.is_end(begin, info):
+        fields |= {"stream-closed": "true", "stream-up-to-date": "true"}
+        reader.close()
+        return answer(200, fields, opening)
+    return common(SharedBody(tails, telling, reader, begin, fields, opening=opening, mark=mark))
 
 
 # -- metadata ---------------------------------------------------------------------------------------------------------

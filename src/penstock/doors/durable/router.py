@@ -20,6 +20,7 @@ from penstock.doors.fields import base_of, name_in, url_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import parameter, problems
+from penstock.doors.tails.tail import PATIENCE, SharedTails
 from penstock.model import RESERVED, check_name
 from penstock.toolkit.problems import bad_request
 
@@ -57,6 +58,7 @@ def durable_router(
     long_poll: float = LONG_POLL,
     lifetime: float = LIFETIME,
     heartbeat: float = HEARTBEAT,
+    patience: float = PATIENCE,
     max_append: int = MAX_APPEND,
     subscriptions: Subscriptions | None = None,
     local_webhooks: bool = False,
@@ -71,6 +73,7 @@ def durable_router(
         long_poll: seconds that a long-poll waits for something new.
         lifetime: seconds after which events are ended, and their readers come back.
         heartbeat: seconds of silence after which events say that the line is alive.
+        patience: seconds after which a reader of events whose connection takes nothing is cut off.
         max_append: the most bytes of an append.
         subscriptions: the subscriptions of the service, or None not to have any.
         local_webhooks: whether webhooks at ``http://localhost`` and ``http://127.…`` may be told: for development.
@@ -78,8 +81,9 @@ def durable_router(
     """
     router = APIRouter(prefix=prefix, route_class=DurableRoute, **{"tags": ["durable streams"], **options})
     route = f"penstock-durable-{secrets.token_hex(4)}"  # its own, so that several can be mounted in one application
+    tails = SharedTails(service, heartbeat=heartbeat, patience=patience, lifetime=lifetime, renews=True)
     # A cache that is shared must not give to everybody what only some may read.
-    manner = Manner(long_poll, lifetime, heartbeat, "public" if authorize is None else "private")
+    manner = Manner(long_poll, "public" if authorize is None else "private")
 
     # Routes are tried in turn: those that are asked for most are the first.
     @router.post(
@@ -147,7 +151,7 @@ def durable_router(
         """Read from an offset: what there is, or what is to come."""
         name = name_in(request)
         await authorized(authorize, request, "read", name)
-        return await reading.read(service, request, name, manner)
+        return await reading.read(service, tails, request, name, manner)
 
     @router.put(
         _PATH,

@@ -8,17 +8,14 @@ from contextlib import aclosing
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.live.signals import closing_of
-from penstock.errors import OffsetOutOfRange, PenstockError, Stopping, StreamFailed, StreamGone
+from penstock.doors.tails.telling import Unfinished
+from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
 from penstock.model import Buffer
 from penstock.protocols.framings import Ending, Framing, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent; proxies commonly give up after 60."""
-
-
-class Unfinished(PenstockError):
-    """A body that does not end well: it is broken off, so that nobody takes it for complete."""
 
 
 async def framed(

@@ -17,12 +17,13 @@ from penstock.core.service import StreamService
 from penstock.doors.fields import name_in
 from penstock.doors.hooks import Authorize, authorized
 from penstock.doors.live.creation import EVENT_FIELD
-from penstock.doors.live.following import Unfinished, ending_of
+from penstock.doors.live.following import ending_of
 from penstock.doors.live.positions import beginning, check_boundary
 from penstock.doors.live.reading import fields_of, format_of
 from penstock.doors.live.signals import closing_of
-from penstock.doors.live.tails import PATIENCE
 from penstock.doors.live.wishes import Wish
+from penstock.doors.tails.tail import PATIENCE
+from penstock.doors.tails.telling import Unfinished
 from penstock.errors import OffsetOutOfRange, Stopping, TooManyStreams
 from penstock.model import Buffer, check_name
 from penstock.protocols import sse

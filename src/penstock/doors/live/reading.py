@@ -12,9 +12,10 @@ from penstock.core.ports import Reader
 from penstock.core.service import StreamService
 from penstock.doors.live.creation import EVENT_FIELD
 from penstock.doors.live.positions import beginning
-from penstock.doors.live.shared_body import SharedBody
-from penstock.doors.live.tails import SharedTails
+from penstock.doors.live.telling import FramedTelling
 from penstock.doors.live.wishes import Wish
+from penstock.doors.tails.body import SharedBody
+from penstock.doors.tails.tail import SharedTails
 from penstock.errors import OffsetOutOfRange, StreamFailed
 from penstock.model import StreamInfo
 from penstock.protocols import sse
@@ -43,7 +44,8 @@ async def read(tails: SharedTails, request: Request, name: str, wish: Wish, who:
         if wish.wait is not None:
             with reader:
                 return await _poll(tails.service, reader, begin, framing, wish.wait)
-        return SharedBody(tails.of(info, framing), reader, begin, _fields(framing, info), who)
+        telling = FramedTelling(framing, kind_of(info.content_type))
+        return SharedBody(tails, telling, reader, begin, _fields(framing, info), opening=framing.opening(), who=who)
     except OffsetOutOfRange:
         reader.close()
         if last_event_id is None and wish.offset == "first":  # what was the first a moment ago has been dropped

@@ -19,10 +19,10 @@ from penstock.doors.live.progressive import progressive
 from penstock.doors.live.reading import read
 from penstock.doors.live.signals import presence, stop
 from penstock.doors.live.sockets import serve
-from penstock.doors.live.tails import SharedTails
 from penstock.doors.live.wishes import Wish, wish
 from penstock.doors.methods import add_other_methods
 from penstock.doors.schemas import APPENDED, json_of, parameter, problems
+from penstock.doors.tails.tail import PATIENCE, SharedTails
 from penstock.protocols import sse
 from penstock.toolkit.problems import ProblemRoute
 from penstock.toolkit.responses.stream_fields import state_fields
@@ -37,6 +37,7 @@ def live_router(
     prefix: str = "/live",
     authorize: Authorize | None = None,
     heartbeat: float = HEARTBEAT,
+    patience: float = PATIENCE,
     origins: Sequence[str] = (),
     identify: Identify | None = None,
     **options: Any,
@@ -48,13 +49,14 @@ def live_router(
         prefix: where the router is mounted.
         authorize: who may do what; see `penstock.doors.hooks.Authorize`.
         heartbeat: seconds of silence after which a comment is sent, so that proxies and clients see the line is alive.
+        patience: seconds after which a reader whose connection takes nothing is cut off.
         origins: other sites (``https://app.example``) whose pages may connect by WebSocket, beside the one that this is
             served from; ``*`` for all.
         identify: who a reader is, for those who ask who is there; see `penstock.doors.hooks.Identify`.
         options: whatever else FastAPI's `APIRouter` takes: ``dependencies``, ``tags``, ...
     """
     router = APIRouter(prefix=prefix, route_class=ProblemRoute, **{"tags": ["live"], **options})
-    tails = SharedTails(service, heartbeat=heartbeat)
+    tails = SharedTails(service, heartbeat=heartbeat, patience=patience)
     route = f"penstock-live-{secrets.token_hex(4)}"  # its own, so that several can be mounted in one application
 
     @router.post(

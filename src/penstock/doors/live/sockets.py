@@ -45,8 +45,8 @@ from penstock.doors.live.appending import MAX_APPEND, NDJSON
 from penstock.doors.live.following import framed
 from penstock.doors.live.groups import check_selection, framed_group, open_group, selected
 from penstock.doors.live.positions import beginning
-from penstock.doors.live.tails import PATIENCE
 from penstock.doors.live.wishes import Wish
+from penstock.doors.tails.tail import PATIENCE
 from penstock.errors import InvalidRecord, PenstockError, StreamNotFound
 from penstock.model import Buffer, Producer, StreamInfo, StreamSpec, check_name
 from penstock.protocols.framings import Ending, MessageFraming, kind_of

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 
 from penstock.core.follow import refreshed
 from penstock.core.ports import Reader
-from penstock.doors.live.following import Unfinished
-from penstock.doors.live.tails import MOST, Last, SharedTail
+from penstock.doors.tails.ring import MOST
+from penstock.doors.tails.tail import SharedTail
+from penstock.doors.tails.telling import Last, Unfinished
 from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
-from penstock.model import COMPACTED
-from penstock.protocols.framings import Runs
+from penstock.model import COMPACTED, StreamInfo
 from penstock.protocols.records import RecordTooLongError
 from penstock.toolkit.responses.handover import Line, Piece, Sink
 
@@ -25,24 +25,38 @@ class Follower:
 
     It has a task of its own only while it is behind the tail.
 
+    Args:
+        tail: what it follows.
+        offset: where it begins.
+        line: where it is written to.
+        left: is called when it goes, perhaps more than once.
+        mark: what makes it different from others; see `Telling`.
+
     Attributes:
         offset: up to where it has been written to.
-        left: is called when it goes, perhaps more than once.
+        mark: as above.
+        left: as above.
         paused_at: since when its line takes nothing more, by the event loop's clock; 0 while it does.
     """
 
-    __slots__ = ("_line", "_room", "_tail", "_task", "left", "offset", "paused_at")
+    __slots__ = ("_done", "_line", "_over", "_room", "_tail", "_task", "_timer", "left", "mark", "offset", "paused_at")
 
-    def __init__(self, tail: SharedTail, offset: int, line: Line, left: Callable[[], None]) -> None:
+    def __init__(self, tail: SharedTail, offset: int, line: Line, left: Callable[[], None], mark: int = 0) -> None:
         self.offset = offset
+        self.mark = mark
         self.left = left
         self.paused_at = 0.0
         self._tail = tail
         self._line = line
         self._task: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False  # whether its lifetime is
+        self._done = False
         line.sink = self
         tail.enter(self)
+        if tail.tails.lifetime is not None:
+            self._timer = asyncio.get_running_loop().call_later(tail.tails.lifetime, self._expire)
 
     def start(self, reader: Reader) -> None:
         """Begin, with a reader of the stream that it closes."""
@@ -56,8 +70,8 @@ class Follower:
 
     @property
     def closed(self) -> bool:
-        """Whether it has gone."""
-        return self._line.closed
+        """Whether it has gone, or was told the end."""
+        return self._done or self._line.closed
 
     def write(self, piece: Piece) -> bool:
         """Send it something; False if its line takes no more for now."""
@@ -69,7 +83,7 @@ class Follower:
 
     def finish(self, last: Last) -> None:
         """Tell it the end of the stream."""
-        self._tail.leave(self)
+        self._leave()
         self._line.finish(last.piece, whole=last.whole)
 
     def abort(self) -> None:
@@ -77,12 +91,31 @@ class Follower:
         self.lost()
         self._line.abort()
 
+    def _leave(self) -> None:
+        self._done = True
+        self._tail.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        """Let it come back: now, or once its line takes something, as one that takes nothing is to be given up."""
+        self._over = True
+        if not self.paused_at:
+            self._send_back()
+
+    def _send_back(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self.finish(Last(Piece(b""), whole=True))
+
     # -- for the line ---------------------------------------------------------------------------------------------
 
     def resumed(self) -> None:
         """See `Sink.resumed`."""
         self.paused_at = 0.0
-        if self._room is not None:
+        if self._over and not self._done:
+            self._send_back()
+        elif self._room is not None:
             if not self._room.done():
                 self._room.set_result(None)
         elif self._task is None:
@@ -90,7 +123,7 @@ class Follower:
 
     def lost(self) -> None:
         """See `Sink.lost`."""
-        self._tail.leave(self)
+        self._leave()
         if self._task is not None:
             self._task.cancel()
 
@@ -101,7 +134,7 @@ class Follower:
         try:
             last = await self._read_up(reader or await self._opened())
         except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
-            last = self._tail.ending(error)
+            last = self._tail.telling.ending(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: nobody may take what came so far for all
             self._task = None
             logger.warning("A reader of %r was cut off: %s", self._tail.name, error)
@@ -118,11 +151,11 @@ class Follower:
 
     async def _read_up(self, reader: Reader) -> Last | None:
         """Send what is in the store. Return what comes last, or None where the tail goes on."""
-        tail, runs, at = self._tail, Runs(self._tail.kind, self.offset), self.offset
+        tail, runs, at = self._tail, self._tail.telling.cutter(self.offset), self.offset
         try:
             while not tail.meets(runs.offset):
                 info = reader.info if at < reader.info.tail else await refreshed(reader, tail.tails.service.settle)
-                stop = min(info.tail, at + MOST, tail.boundary(runs.offset) or info.tail)
+                stop = min(info.tail, at + MOST, tail.boundary(at) or info.tail)
                 if at < stop:
                     try:
                         data = bytes(await reader.read(at, stop))
@@ -130,16 +163,17 @@ class Follower:
                         if COMPACTED not in info.attributes:
                             raise
                         at = self.offset = error.start  # what counts of all before it comes later
-                        runs = Runs(tail.kind, at)
+                        runs = tail.telling.cutter(at)
                         await reader.refresh()
                         continue
-                    await self._send(*runs.take(at, data))
+                    last = await self._send(*runs.take(at, data), info)
+                    if last is not None:
+                        return last
                     at += len(data)
                 elif info.failure is not None:
                     raise StreamFailed(info.name, info.tail, info.failure)
                 elif info.closed:
-                    await self._send(*runs.rest())
-                    return tail.closing(info)
+                    return await self._send(*runs.rest(), info) or tail.telling.closing(info)
                 elif tail.tails.service.stopping:
                     raise Stopping
                 elif tail.begin(reader, runs.offset):
@@ -151,11 +185,19 @@ class Follower:
             if not tail.has(reader):
                 reader.close()
 
-    async def _send(self, offset: int, run: bytes) -> None:
-        if run:
-            self.offset = offset + len(run)
-            if not self._line.write(Piece(self._tail.framing.frame(offset, run))):
-                await self._wait_for_room()
+    async def _send(self, offset: int, run: bytes, info: StreamInfo) -> Last | None:
+        """Send a run; or return it, where it is the last that is sent."""
+        if not run:
+            return None
+        telling = self._tail.telling
+        mark = max(self.mark, telling.mark(self._tail.tails.service.now()))
+        self.offset = end = offset + len(run)
+        piece = Piece(telling.joined([telling.part(offset, run)]) + telling.after(end, info, mark))
+        if telling.is_end(end, info):
+            return Last(piece, whole=True)
+        if not self._line.write(piece):
+            await self._wait_for_room()
+        return None
 
     async def _wait_for_room(self) -> None:
         self._room = asyncio.get_running_loop().create_future()
@@ -187,7 +229,8 @@ class PulledLine:
 
     def finish(self, piece: Piece, *, whole: bool) -> None:
         """See `Line.finish`."""
-        self._pieces.append(piece)
+        if piece.plain:
+            self._pieces.append(piece)
         self._ended = True
         self._whole = whole
         self._wake()

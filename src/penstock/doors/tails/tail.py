@@ -1,14 +1,4 @@
-"""The end of a stream, shared by all who follow it there.
-
-Readers of one stream in one framing who stand at the same offset are sent the same bytes, built once (`SharedTail`):
-one watch, one look into the store and one framing for all of them, however many they are. What came since a reader's
-offset goes out in one write, to some readers in each turn of the event loop, so that appends are taken in between: what
-they add goes along with the readers who have not had their turn yet. That is why a log beats a queue for each reader.
-
-The latest pieces are kept in a ring of bounded size, and only while somebody needs them. A reader who is further back
-(a replay, a slow line) reads from the store by itself (`penstock.doors.live.followers`) until it meets the ring. So the
-store stays the truth, and a slow reader costs no memory and holds up nobody.
-"""
+"""One pump for all readers at the end of a stream, and their turns."""
 
 from __future__ import annotations
 
@@ -16,48 +6,29 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from penstock.core.ports import Reader
 from penstock.core.service import StreamService
-from penstock.doors.live.following import HEARTBEAT, ending_of
-from penstock.doors.live.signals import closing_of
+from penstock.doors.tails.ring import RING, Ring
+from penstock.doors.tails.telling import Last, Telling
 from penstock.errors import OffsetOutOfRange, Stopping, StreamFailed, StreamGone
 from penstock.model import StreamInfo
-from penstock.protocols.framings import Framing, Kind, Runs, kind_of
 from penstock.protocols.records import RecordTooLongError
 from penstock.toolkit.responses.handover import Piece
 
 if TYPE_CHECKING:
-    from penstock.doors.live.followers import Follower
+    from penstock.doors.tails.followers import Follower
 
 logger = logging.getLogger("penstock")
 
 PATIENCE: Final = 120.0
 """Seconds after which a reader who takes nothing is given up. It comes back at its offset."""
 
-RING: Final = 1024 * 1024
-"""Bytes of pieces that a tail keeps at most, for readers who are a little behind."""
-
-MOST: Final = 256 * 1024
-"""Bytes that are joined for one write."""
-
 SLICE: Final = 32
 """Readers that are written to in one turn of the event loop: each write is a system call."""
 
-
-@dataclass(frozen=True, slots=True)
-class Last:
-    """How a response ends.
-
-    Attributes:
-        piece: what is sent last.
-        whole: whether the body ends properly then; else it is broken off, so that nobody takes it for complete.
-    """
-
-    piece: Piece
-    whole: bool
+_SHORTEST: Final = 0.1
 
 
 class SharedTails:
@@ -67,49 +38,65 @@ class SharedTails:
         service: the streams.
         heartbeat: seconds of silence after which readers are sent a sign of life.
         patience: seconds after which a reader who takes nothing is given up.
+        lifetime: seconds after which a reader has to come back; None for never.
+        renews: whether to follow a stream puts off its expiry, if it has a time to live.
     """
 
-    def __init__(self, service: StreamService, *, heartbeat: float = HEARTBEAT, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        service: StreamService,
+        *,
+        heartbeat: float,
+        patience: float = PATIENCE,
+        lifetime: float | None = None,
+        renews: bool = False,
+    ) -> None:
         self.service = service
-        self.heartbeat = heartbeat
         self.patience = patience
-        self._tails: dict[tuple[str, Framing], SharedTail] = {}
+        self.lifetime = lifetime
+        self.renews = renews
+        self._heartbeat = heartbeat
+        self._tails: dict[tuple[str, Telling], SharedTail] = {}
 
-    def of(self, info: StreamInfo, framing: Framing) -> SharedTail:
-        """Return the tail of an incarnation in a framing."""
-        key = (info.incarnation, framing)
+    def of(self, info: StreamInfo, telling: Telling) -> SharedTail:
+        """Return the tail of an incarnation in a telling, for a reader who enters it at once."""
+        key = (info.incarnation, telling)
         tail = self._tails.get(key)
         if tail is None:
-            tail = self._tails[key] = SharedTail(self, info, framing)
+            tail = self._tails[key] = SharedTail(self, info, telling)
         return tail
 
     def forget(self, tail: SharedTail) -> None:
         """Note that a tail has ended, or has no readers any more: the next reader gets a new one."""
-        key = (tail.incarnation, tail.framing)
+        key = (tail.incarnation, tail.telling)
         if self._tails.get(key) is tail:
             del self._tails[key]
 
+    def heartbeat(self, info: StreamInfo) -> float:
+        """Return the seconds of silence after which readers of a stream are sent a sign of life, and it is renewed."""
+        if not self.renews or info.ttl is None:
+            return self._heartbeat
+        return min(self._heartbeat, max(info.ttl / 2, _SHORTEST))
+
 
 class SharedTail:
-    """The tail of one incarnation in one framing.
+    """The tail of one incarnation in one telling.
 
     It runs while at least one reader has come as far as the tail: from the offset where the first one did.
 
     Attributes:
         name: of the stream.
         incarnation: which one.
-        kind: what the stream holds.
-        framing: how it is written.
+        telling: how it is written.
         tails: where it belongs.
     """
 
-    def __init__(self, tails: SharedTails, info: StreamInfo, framing: Framing) -> None:
+    def __init__(self, tails: SharedTails, info: StreamInfo, telling: Telling) -> None:
         self.name = info.name
         self.incarnation = info.incarnation
-        self.kind: Kind = kind_of(info.content_type)
-        self.framing = framing
+        self.telling = telling
         self.tails = tails
-        self._ring = _Ring(joins=framing.joins)
+        self._ring = Ring(telling, info)
         self._pump: asyncio.Task[None] | None = None
         self._reader: Reader | None = None
         self._last: Last | None = None  # what comes after all: set once the stream has ended
@@ -191,35 +178,30 @@ class SharedTail:
 
     async def _run(self, reader: Reader, start: int) -> None:
         """Read what comes, frame it, and pass it on, until the stream ends."""
-        runs = Runs(self.kind, start)
+        runs = self.telling.cutter(start)
         last: Last | None = None
         try:
             with reader:
-                chunks = self.tails.service.follow_reader(reader, start, idle=self.tails.heartbeat)
+                chunks = self.tails.service.follow_reader(reader, start, idle=self.tails.heartbeat(reader.info))
                 async with aclosing(chunks):
                     async for chunk in chunks:
+                        self._ring.info = reader.info
                         if chunk is None:
+                            if self.tails.renews:
+                                await self.tails.service.renew(reader.info)
                             self._beat()
                         else:
                             await self._add(*runs.take(chunk.offset, bytes(chunk.data)))
+                self._ring.info = reader.info
                 await self._add(*runs.rest())
-            last = self.closing(reader.info)
+            last = self.telling.closing(reader.info)
         except (OffsetOutOfRange, StreamFailed, StreamGone, RecordTooLongError, Stopping) as error:
-            last = self.ending(error)
+            last = self.telling.ending(error)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is: nobody may take what came so far for all
             logger.warning("The readers of %r were cut off: %s", self.name, error)
         self._end(last)
-
-    def closing(self, info: StreamInfo) -> Last:
-        """Return what readers are told of a stream that was closed."""
-        return Last(Piece(self.framing.end(closing_of(info))), whole=True)
-
-    def ending(self, error: Exception) -> Last:
-        """Return what readers are told of any other end."""
-        text = self.framing.farewell() if isinstance(error, Stopping) else self.framing.end(ending_of(error))
-        return Last(Piece(text), whole=not self.framing.breaks_off)
 
     async def _add(self, offset: int, run: bytes) -> None:
         """Pass on a run; not before those who are not slow have most of what came before it."""
@@ -228,20 +210,27 @@ class SharedTail:
         while self._behind and self._ring.size > RING // 2:
             self._swept.clear()
             await self._swept.wait()
-        self._ring.add(offset, offset + len(run), Piece(self.framing.frame(offset, run)))
+        self._ring.add(offset, offset + len(run), self.telling.part(offset, run))
         self._behind.extend(self._current)
         self._current.clear()
         self._sweep_soon()
         self._wake_moved()
 
     def _beat(self) -> None:
-        piece = Piece(self.framing.heartbeat())
-        if piece.plain:
-            # Not in slices: nobody appends anything now, and who has come since has just been written to.
-            for follower in list(self._current):
-                if not follower.write(piece):
-                    del self._current[follower]
-                    self.paused(follower)
+        present = self._present()
+        pieces: dict[int, Piece] = {}
+        # Not in slices: nobody appends anything now, and who has come since has just been written to.
+        for follower in list(self._current):
+            mark = max(follower.mark, present)
+            piece = pieces.get(mark)
+            if piece is None:
+                piece = pieces[mark] = Piece(self.telling.heartbeat(self._ring.end, self._ring.info, mark))
+            if piece.plain and not follower.write(piece):
+                del self._current[follower]
+                self.paused(follower)
+
+    def _present(self) -> int:
+        return self.telling.mark(self.tails.service.now())
 
     def _end(self, last: Last | None) -> None:
         self._last = last
@@ -274,7 +263,7 @@ class SharedTail:
         The appends that are taken between two slices share the writes of those who come after. With slices of 100 or
         more an append waits too long for its turn, and with fewer than 16 the turns cost more than they bring.
         """
-        ring, behind, current = self._ring, self._behind, self._current
+        ring, behind, current, present = self._ring, self._behind, self._current, self._present()
         for _ in range(min(SLICE, len(behind))):
             follower = behind.popleft()
             if follower.closed:
@@ -288,8 +277,10 @@ class SharedTail:
             if not ring.has(follower.offset):
                 follower.catch_up()
                 continue
-            piece, follower.offset = ring.since(follower.offset)
-            if not follower.write(piece):
+            piece, follower.offset, last = ring.since(follower.offset, max(follower.mark, present))
+            if last:
+                follower.finish(Last(piece, whole=True))
+            elif not follower.write(piece):
                 self.paused(follower)
             elif follower.offset == ring.end and self._last is None:
                 current[follower] = None
@@ -317,58 +308,3 @@ class SharedTail:
                 follower.abort()
         if slow:
             self._look_after_slow_ones_later()
-
-
-class _Ring:
-    """The latest pieces, one after the other, and what joins them."""
-
-    def __init__(self, *, joins: bool) -> None:
-        self.end = 0
-        self.size = 0
-        self._joins = joins
-        self._pieces: dict[int, tuple[int, Piece]] = {}  # by the offset where each begins: where it ends, and the bytes
-        self._since: dict[int, tuple[Piece, int]] = {}
-
-    def add(self, start: int, end: int, piece: Piece) -> None:
-        self._pieces[start] = (end, piece)
-        self.end = end
-        self.size += len(piece.plain)
-        self._since.clear()
-
-    def has(self, offset: int) -> bool:
-        return offset == self.end or offset in self._pieces
-
-    def boundary(self, offset: int) -> int | None:
-        """Return the first offset behind ``offset`` where a piece begins or ends."""
-        for start, (end, _) in self._pieces.items():
-            if start > offset:
-                return start
-            if end > offset:
-                return end
-        return self.end if self.end > offset else None
-
-    def since(self, offset: int) -> tuple[Piece, int]:
-        """Return what to send from an offset on, and the offset after it: all there is, up to `MOST` bytes."""
-        known = self._since.get(offset)
-        if known is None:
-            known = self._since[offset] = self._joined(offset)
-        return known
-
-    def _joined(self, offset: int) -> tuple[Piece, int]:
-        end, first = self._pieces[offset]
-        parts, size = [first.plain], len(first.plain)
-        while self._joins and end < self.end:
-            following, piece = self._pieces[end]
-            size += len(piece.plain)
-            if size > MOST:
-                break
-            parts.append(piece.plain)
-            end = following
-        return (first if len(parts) == 1 else Piece(b"".join(parts))), end
-
-    def trim(self, size: int) -> None:
-        """Forget the oldest pieces, until there are at most so many bytes."""
-        while self.size > size:
-            start = next(iter(self._pieces))
-            self.size -= len(self._pieces.pop(start)[1].plain)
-            self._since.pop(start, None)

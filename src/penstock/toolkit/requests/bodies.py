@@ -148,7 +148,7 @@ def limited(request: Request, max_size: int | None) -> AsyncGenerator[bytes, Non
     """
     length = content_length(request)
     if max_size is not None and length is not None and length > max_size:
-        raise _too_large(max_size)
+        raise too_large(max_size)
     return request.stream() if max_size is None else _bounded(request, max_size)
 
 
@@ -158,7 +158,7 @@ async def _bounded(request: Request, max_size: int) -> AsyncGenerator[bytes, Non
         async for chunk in chunks:
             size += len(chunk)
             if size > max_size:
-                raise _too_large(max_size)
+                raise too_large(max_size)
             yield chunk
 
 
@@ -167,7 +167,8 @@ async def whole(request: Request, max_size: int) -> bytes:
     return b"".join([chunk async for chunk in limited(request, max_size)])
 
 
-def _too_large(max_size: int) -> RequestError:
+def too_large(max_size: int) -> RequestError:
+    """Return the error for a body that has more bytes than that."""
     return RequestError(
         "too-large", 413, f"The body is larger than {max_size} bytes, which is the most here.", max_size=max_size
     )

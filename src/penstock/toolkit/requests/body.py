@@ -14,7 +14,7 @@ from penstock.core.service import StreamService
 from penstock.model import OCTETS, Buffer, StreamInfo, StreamSpec
 from penstock.toolkit.problems import RequestError
 from penstock.toolkit.requests.behind import keep_freed_memory
-from penstock.toolkit.requests.bodies import batches, content_length, limited
+from penstock.toolkit.requests.bodies import batches, content_length, limited, too_large
 from penstock.toolkit.requests.content import Content
 from penstock.toolkit.requests.decoding import MAX_RATIO, codings_in, decoded
 from penstock.toolkit.requests.integrity import check_digests, given_digests, hashed
@@ -218,6 +218,5 @@ class StreamBody(Content[SavedFile]):
             async for chunk in chunks:
                 found += chunk
                 if len(found) > max_size:
-                    detail = f"The body is larger than {max_size} bytes, which is the most here."
-                    raise RequestError("too-large", 413, detail, max_size=max_size)
+                    raise too_large(max_size)
         return bytes(found)

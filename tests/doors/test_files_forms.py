@@ -20,9 +20,11 @@ from browser import browsing
 from conftest import tool
 from form_bodies import END, TYPE, part
 from penstock import NewUpload, StreamInfo, Streams
+from penstock.doors.outbox import LEASE, Outbox
+from penstock.errors import StreamNotFound
 from penstock.notifiers.inprocess import InProcessNotifier
 from penstock.stores.memory import MemoryStore
-from penstock.testing import FaultyStore
+from penstock.testing import FaultyStore, ManualClock
 from servers import Server
 from wire import Answer, Connection, request, until
 
@@ -180,7 +182,7 @@ async def test_nothing_is_left_of_a_form_that_was_cut(server: Server, name: str,
         (part("f", bytes(33_000)) + END, "", {}, (413, "too-large")),
         (part("f", bytes(20_000)) + part("g", bytes(20_000)) + END, "", {}, (413, "too-large")),
         (b"".join(part(f"f{n}", b"") for n in range(65)) + END, "", {}, (413, "too-large")),
-        (b"".join(part("f", b"", f"{n}") for n in range(101)) + END, "", {}, (413, "too-large")),
+        (b"".join(part("f", b"", f"{n}") for n in range(1001)) + END, "", {}, (413, "too-large")),
         (part("f", b"\xff\xfe") + END, "", {}, (400, "bad-request")),
         (part("f", b"x", "") + END, "", {}, (400, "bad-request")),
         (part("f", b"x", "x", "Content-Type: nonsense") + END, "", {}, (400, "bad-request")),
@@ -311,6 +313,81 @@ async def test_files_of_one_form_are_shown_together_or_not_at_all() -> None:
         assert await names() == []
 
 
+async def test_files_that_replaced_others_stay_where_the_rest_of_their_form_fails() -> None:
+    told: list[str] = []
+    clock = ManualClock()
+    streams = Streams(":memory:", clock=clock)
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.files(on_complete=lambda info, _: told.append(info.name)))
+    async with serving(app) as port, Connection(port) as form:
+        for name in ("one", "two"):
+            await streams.put(name, [b"old"])
+        await form.begin("POST", "/files/?replace", {"content-type": TYPE, "transfer-encoding": "chunked"})
+        await form.write_chunk(part("a", b"new", "one") + part("b", b"new", "two") + part("c", b"new", "three"))
+        await until(lambda: shown(streams, "three"), b"new")
+        await streams.delete("two")
+        await streams.create("two")  # by somebody who goes on to write it, and must not be replaced
+        await form.write_chunk(END)
+        await form.write_chunk(b"")
+        answer = await form.answer()
+        assert slug(answer) == (409, "stream-is-open")
+        stored, missing = answer.json()["stored"], answer.json()["missing"]
+        assert [(file["field"], file["name"], file["url"]) for file in stored] == [
+            ("a", "one", "/files/one"),
+            ("c", "three", "/files/three"),
+        ]
+        assert missing == [{"field": "b", "name": "two"}]
+        assert [await shown(streams, name) for name in ("one", "two", "three")] == [b"new", b"", b"new"]
+        assert not (await streams.info("two")).closed
+        clock.advance(LEASE)
+        for companion in streams.companions:
+            if isinstance(companion, Outbox):
+                await companion.sweep()
+        assert sorted(told) == ["one", "three"]
+
+
+async def shown(streams: Streams, name: str) -> bytes:
+    try:
+        return b"".join([bytes(chunk.data) async for chunk in streams.read(name)])
+    except StreamNotFound:
+        return b"not there"
+
+
+@pytest.mark.parametrize(
+    ("filename", "kept"),
+    [
+        ("photos/2026/a.jpg", "photos/2026/a.jpg"),
+        ("Höhle/%22x%22.txt", 'Höhle/"x".txt'),
+        ("a/b\x01c/d", "a/b_c/d"),
+        ("a/.hidden", "a/.hidden"),
+        ("../../a", "a"),
+        ("a/../b", "b"),
+        ("a/./b", "b"),
+        ("a/ ../b", "a/unnamed/b"),
+        ("/etc/passwd", "passwd"),
+        ("//host/a", "a"),
+        ("a//b", "b"),
+        ("a/b\\\\..\\\\c", "c"),
+        ("C:\\\\fakepath\\\\a.txt", "a.txt"),
+        ("C:/a", "a"),
+        ("a/", "unnamed"),
+    ],
+)
+async def test_files_keep_their_folders_but_those_that_lead_elsewhere(
+    server: Server, name: str, filename: str, kept: str
+) -> None:
+    answer = await post(server.port, f"prefix={name}/in/", part("f", b"x", filename.replace("\x01", "\t")) + END)
+    assert answer.status == 201
+    (stream,) = answer.json()["streams"]
+    assert stream["name"] == f"{name}/in/{kept}"
+    assert stream["metadata"] == {"filename": kept.rpartition("/")[2]}
+
+
+async def test_folders_do_not_lead_to_names_that_cannot_be(server: Server) -> None:
+    for filename in ("__ds/subscriptions/x", "/".join(["a" * 200] * 6)):
+        assert slug(await post(server.port, "", part("f", b"x", filename) + END)) == (400, "invalid-name")
+
+
 async def test_browsers_get_a_page_or_are_sent_on(server: Server, name: str) -> None:
     body = part("a", bytes(1234), "<b>&amp;.bin") + part("a", b"", "two") + END
     answer = await post(server.port, f"prefix={name}/", body, accept=BROWSER)
@@ -389,6 +466,32 @@ async def test_a_browser_without_javascript_sends_a_form(tmp_path: Path) -> None
         found = {info.name: info.tail for info in (await streams.list()).streams}
         assert list(found.values()) == [5, 5, 4_000_000, 4_000_000]
         assert b"".join([bytes(chunk.data) async for chunk in streams.read('in/Ünï "quoted".bin')]) == data
+
+
+async def test_a_browser_sends_a_folder(tmp_path: Path) -> None:
+    tool("chromium")
+    streams = Streams(tmp_path / "data")
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.files())
+
+    @app.get("/form")
+    async def form() -> HTMLResponse:
+        return HTMLResponse(
+            '<form action="/files/?prefix=in/" method="post" enctype="multipart/form-data">'
+            '<input type="file" name="files" webkitdirectory><button>Send</button></form>'
+        )
+
+    sent = {"Höhle/a.txt": b"1", "Höhle/b/c d.txt": b"2", "Höhle/b/e/a.txt": b"3"}
+    for path, data in sent.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    async with serving(app) as port, browsing(tmp_path / "profile") as page:
+        await page.go(f"http://127.0.0.1:{port}/form")
+        await page.choose("input", tmp_path / "Höhle")
+        await page.click("button")
+        assert await page.run("document.querySelector('h1').innerText") == "Stored"
+        names = [info.name for info in (await streams.list()).streams]
+        assert {name: await shown(streams, name) for name in names} == {f"in/{path}": sent[path] for path in sent}
 
 
 async def test_the_applications_own_refusals_stay_what_they_are() -> None:

@@ -22,7 +22,7 @@ from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields, shows_
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.digest import format_digests
 from penstock.protocols.resumable import Limits
-from penstock.toolkit.problems import RequestError
+from penstock.toolkit.problems import RequestError, problem_response
 from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
 WEEK = 7 * 86400.0
@@ -141,9 +141,12 @@ def files_router(
 
     async def form(request: Request, prefix: str) -> Response:
         await hooks.authorized(request, "write", prefix)
-        stored = await forms.receive(service, request, prefix, hooks, finishing.expect)
-        told = await finishing.tell([file.info for file in stored], request)
         base = base_of(request, route)
+        try:
+            stored = await forms.receive(service, request, prefix, hooks, finishing.expect)
+        except forms.PartlyStored as partly:
+            return problem_response(partly.error, partly.facts(lambda name: url_in(base, name)))
+        told = await finishing.tell([file.info for file in stored], request)
         return told or forms.answer(request, stored, lambda name: url_in(base, name))
 
     async def found(request: Request, key: str) -> Response:

@@ -1,6 +1,7 @@
 """Plain HTML forms: each file of a form becomes a stream of its own while it arrives. No JavaScript is needed.
 
-All of them or none: the files are complete when the form is, and then they are shown so in one go.
+The files are complete when the form is, and then they are shown so, each in a commit of its own. Where one cannot be,
+none is; but with ``?replace``, which cannot be undone, what is stored stays: see `PartlyStored`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -24,7 +25,7 @@ from penstock.core.writer import Draft
 from penstock.doors.fields import check_coding, described, media_type_of, spec_of
 from penstock.doors.hooks import Hooks, NewUpload
 from penstock.doors.uploads import Expect
-from penstock.errors import PreconditionFailed, StreamGone, StreamIsOpen, StreamNotFound
+from penstock.errors import PenstockError, PreconditionFailed, StreamGone, StreamIsOpen, StreamNotFound
 from penstock.model import StreamInfo, check_name
 from penstock.protocols.accept import preferred_type
 from penstock.toolkit.problems import RequestError, bad_request
@@ -33,6 +34,9 @@ from penstock.toolkit.requests.multipart import parser_package
 from penstock.toolkit.responses.representations import joined, wanted_digest
 
 MEDIA_TYPE: Final = "multipart/form-data"
+
+_MAX_FILES: Final = 1000
+"""So many that a folder can be sent as a whole."""
 
 _MAX_FIELDS: Final = 64
 _MAX_METADATA: Final = 32 * 1024
@@ -60,6 +64,32 @@ class StoredFile:
     created: bool
 
 
+class PartlyStored(Exception):
+    """Some files of a form with ``?replace`` are complete, and others could not be shown.
+
+    What a file has replaced is gone, so that it cannot be brought back: what is stored stays. Of a form that replaces
+    nothing, what is stored is removed instead, and the error raised as it is.
+
+    Attributes:
+        error: why the first one could not.
+        stored: the files that are complete.
+        missing: the others, by their fields and names.
+    """
+
+    def __init__(self, error: PenstockError, stored: list[StoredFile], missing: list[tuple[str, str]]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.stored = stored
+        self.missing = missing
+
+    def facts(self, url_of: Callable[[str], str]) -> dict[str, Any]:
+        """Return what there is to tell about it beside the error."""
+        return {
+            "stored": _described(self.stored, url_of),
+            "missing": [{"field": field, "name": name} for field, name in self.missing],
+        }
+
+
 def is_form(request: Request) -> bool:
     """Tell whether a request's body is a form with files."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
@@ -74,18 +104,23 @@ async def receive(
         service: the streams.
         request: the form. With ``?replace``, a file takes the place of a stream of its name, as with a PUT; otherwise
             it gets another name.
-        prefix: what the streams' names begin with; what follows are the files' names.
+        prefix: what the streams' names begin with; what follows are the files' names, with their folders.
         hooks: are asked for each file before anything of it is read.
         expect: is told of each file before it is complete.
 
     Raises:
         RequestError: the form is not as it must be, or too large.
         StreamIsOpen: a stream that is to be replaced is still being written.
+        PartlyStored: see there.
     """
     check_coding(request)
     next_page(request)
     limits = FormLimits(
-        max_file_size=hooks.max_size, max_fields=_MAX_FIELDS, max_field_size=_MAX_METADATA, decode=False
+        max_file_size=hooks.max_size,
+        max_files=_MAX_FILES,
+        max_fields=_MAX_FIELDS,
+        max_field_size=_MAX_METADATA,
+        decode=False,
     )
     async with aclosing(_form(request, limits)) as form, AsyncExitStack() as drafts:
         intake = _Intake(service, request, prefix, hooks, drafts, expect)
@@ -106,8 +141,11 @@ def answer(request: Request, stored: list[StoredFile], url_of: Callable[[str], s
         if target is not None:
             return RedirectResponse(target, 303, headers={"vary": "Accept", "cache-control": "no-store"})
         return HTMLResponse(_page(stored, urls), status, {**headers, **_PAGE_FIELDS})
-    streams = [{"field": file.field, **described(file.info, url)} for file, url in zip(stored, urls, strict=True)]
-    return JSONResponse({"streams": streams}, status, headers)
+    return JSONResponse({"streams": _described(stored, url_of)}, status, headers)
+
+
+def _described(stored: list[StoredFile], url_of: Callable[[str], str]) -> list[dict[str, Any]]:
+    return [{"field": file.field, **described(file.info, url_of(file.info.name))} for file in stored]
 
 
 def next_page(request: Request) -> str | None:
@@ -210,7 +248,7 @@ class _Intake:
 
     async def _begun(self, part: Part) -> _File:
         request, hooks = self._request, self._hooks
-        name = check_name(self._prefix + part.filename)
+        name = check_name(self._prefix + part.path)
         await hooks.authorized(request, "write", name)
         known = self._fields.metadata()
         new = NewUpload(
@@ -247,18 +285,23 @@ class _Intake:
         raise AssertionError("there is always one more name")
 
     async def publish(self) -> list[StoredFile]:
-        """Show all files as complete; if that fails for one, none of those that are new."""
+        """Show all files as complete, each in a commit of its own; see `PartlyStored` for what becomes of a failure."""
         if not self._files:
             raise bad_request("The form has no file: it must have at least one with a name.")
         results = await asyncio.gather(*map(self._published, self._files), return_exceptions=True)
         stored = [result for result in results if isinstance(result, StoredFile)]
-        for result in results:
-            if isinstance(result, BaseException):
-                for file in stored:
-                    with suppress(StreamNotFound, StreamGone):
-                        await self._service.delete(file.info.name, incarnation=file.info.incarnation)
-                raise result
-        return stored
+        failed = [
+            (error, file) for error, file in zip(results, self._files, strict=True) if isinstance(error, BaseException)
+        ]
+        if not failed:
+            return stored
+        first = failed[0][0]
+        if stored and self._replacing and isinstance(first, PenstockError):
+            raise PartlyStored(first, stored, [(file.field, file.draft.info.name) for _, file in failed])
+        for file in stored:
+            with suppress(StreamNotFound, StreamGone):
+                await self._service.delete(file.info.name, incarnation=file.info.incarnation)
+        raise first
 
     async def _published(self, file: _File) -> StoredFile:
         await self._expect(file.draft.info.name, file.draft.info.incarnation, self._request)

@@ -219,6 +219,9 @@ class Part(Content[UploadedFile]):
         filename: the file's name, safe to be joined to a folder; empty where a browser's file input was left empty, or
             where the part is no file. What the client sent may have been cleaned: no folders, no control characters,
             at most 255 bytes.
+        path: the same with the folders, where browsers send a folder as a whole (``<input type="file"
+            webkitdirectory>``): ``photos/2026/a.jpg``, safe to be joined to a folder, too. A name with anything in it
+            that might lead elsewhere has no folders.
         is_file: whether it was sent as a file, with a name.
         content_type: the media type that the client gave; nobody checked it.
         charset: the encoding that the media type names, or None.
@@ -231,6 +234,7 @@ class Part(Content[UploadedFile]):
         self.form = form
         self.name = head.name
         self.filename = head.filename or ""
+        self.path = head.path
         self.is_file = head.filename is not None
         self.content_type = head.content_type
         self.charset = head.charset

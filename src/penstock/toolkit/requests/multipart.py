@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from penstock.protocols.disposition import filename_from
+from penstock.protocols.disposition import cleaned
 from penstock.toolkit.problems import RequestError, bad_request
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class PartHead:
         content_type: the part's media type; by default ``text/plain``, of a file ``application/octet-stream``.
         charset: the encoding that the media type names, or None.
         headers: all of the part's fields, by their lower-case names.
+        path: the file's name with the folders that it was sent with, safe to be joined to a folder; see `_path`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PartHead:
     content_type: str
     charset: str | None
     headers: Mapping[str, str]
+    path: str
 
 
 PartEvent: TypeAlias = PartHead | bytes | None
@@ -187,6 +189,7 @@ def head_of(fields: Sequence[tuple[str, str]]) -> PartHead:
         given or ("text/plain" if filename is None else "application/octet-stream"),
         None if charset is None else _unquoted(charset),
         headers,
+        _path(filename or ""),
     )
 
 
@@ -254,10 +257,19 @@ def _unquoted(value: str, *, is_filename: bool = False) -> str:
 
 def _safe(filename: str) -> str:
     """Return the file's name for saving under it; empty if it is empty, and never one that leads elsewhere."""
-    if not filename:
-        return ""
-    quoted = filename.replace("\\", "\\\\").replace('"', '\\"')
-    return filename_from(f'attachment; filename="{quoted}"') or "unnamed"
+    return (cleaned(filename) or "unnamed") if filename else ""
+
+
+def _path(filename: str) -> str:
+    """Return the relative path that browsers send as the name of a file from a folder that was chosen as a whole.
+
+    Its segments are cleaned as names are. Of a name that is no such path (it is absolute, names a drive, has a
+    backslash, or a segment that is empty, ``.`` or ``..``), only what `_safe` leaves of it is returned.
+    """
+    segments = filename.split("/")
+    if "\\" in filename or filename[1:2] == ":" or not {"", ".", ".."}.isdisjoint(segments):
+        return _safe(filename)
+    return "/".join(map(_safe, segments))
 
 
 @functools.cache

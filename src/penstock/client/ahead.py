@@ -44,7 +44,7 @@ async def read_ahead(read: Callable[[], T | None], *, abandon: bool = False) -> 
     finally:
         if abandon:
             ahead.cancel()
-        await _settled(ahead)
+        await settled(ahead)
 
 
 async def _in_thread(work: Callable[[], T], *, abandon: bool) -> T:
@@ -87,7 +87,7 @@ class WriteBehind:
                 await self.flush()
         elif self._writing is not None:
             self._writing.cancel()
-            await _settled(self._writing)
+            await settled(self._writing)
 
     async def add(self, piece: bytes) -> None:
         """Take the next bytes; raises what an earlier write raised."""
@@ -126,7 +126,7 @@ class WriteBehind:
                 return
 
 
-async def _settled(task: asyncio.Task[T]) -> None:
+async def settled(task: asyncio.Task[T]) -> None:
     """Wait for the end of a task, good or bad, even while this one is being cancelled."""
     with anyio.CancelScope(shield=True):
         await asyncio.wait([task])

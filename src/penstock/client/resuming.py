@@ -18,6 +18,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
+from penstock.client.ahead import settled
 from penstock.client.door import ALGORITHM, WANT_DIGEST, Progress
 from penstock.client.errors import CorruptTransfer, ServerError
 from penstock.client.feeds import Feed, GrowingFeed, PassingFeed, SliceFeed
@@ -344,7 +345,4 @@ async def _all(transfers: Sequence[Transfer]) -> None:
 async def _ended(task: asyncio.Task[Any]) -> None:
     """End a task, and wait until it has, whatever it ends by."""
     task.cancel()
-    with anyio.CancelScope(shield=True):
-        await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not report it
+    await settled(task)

@@ -16,6 +16,9 @@ WANT_DIGEST: Final = {"want-repr-digest": f"{ALGORITHM}=1"}
 
 USUAL_SILENCE: Final = -1.0
 
+LONG_SILENCE: Final = 600.0
+"""Seconds to wait for the answer after the last byte: the server may have gigabytes to bring safely to the disk."""
+
 
 class Progress(Protocol):
     """Is told how far a transfer is, from the event loop: it must not block."""
@@ -55,8 +58,21 @@ class FilesDoor:
             StreamNotFound: it shows nothing.
             Unreachable, NotNow: it is worth trying again.
         """
+        return await self.head_of(path_of(self.prefix, name), name, digest=digest)
+
+    async def head_of(
+        self, path: str, name: str, *, digest: bool, silence: float | None = USUAL_SILENCE
+    ) -> RemoteStream:
+        """Return what a path shows now, trying once; see `head`.
+
+        Args:
+            path: of the stream's URL.
+            name: the stream's name.
+            digest: whether to ask for its digest.
+            silence: seconds that the answer may take.
+        """
         headers = WANT_DIGEST if digest else {}
-        async with self.engine.exchange("HEAD", path_of(self.prefix, name), headers=headers) as answer:
+        async with self.engine.exchange("HEAD", path, headers=headers, silence=silence) as answer:
             if answer.status != 200:
                 raise refuse(await answer.refusal(name), now=time.time)
             return remote_from_headers(name, answer.url, answer.headers)

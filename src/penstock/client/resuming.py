@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import time
 import urllib.parse
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -19,16 +18,15 @@ import anyio
 import anyio.to_thread
 
 from penstock.client.ahead import settled
-from penstock.client.door import ALGORITHM, WANT_DIGEST, Progress
+from penstock.client.door import ALGORITHM, LONG_SILENCE, Progress
 from penstock.client.errors import CorruptTransfer, ServerError
 from penstock.client.feeds import Feed, GrowingFeed, PassingFeed, SliceFeed
 from penstock.client.fingerprints import Fingerprint
 from penstock.client.ledger import Entry
-from penstock.client.remote import RemoteStream, remote_from_headers
-from penstock.client.retry import refuse
+from penstock.client.remote import RemoteStream
 from penstock.client.sources import PathSource, Sliceable, Source
 from penstock.client.transfers import BodyLimit, Transfer
-from penstock.client.tus import SILENCE, KeyInUse, Standing, TusDoor
+from penstock.client.tus import KeyInUse, Standing, TusDoor
 from penstock.errors import StreamGone, StreamNotFound
 from penstock.model import Buffer
 
@@ -272,12 +270,8 @@ class Resuming:
         )
 
     async def _shown(self, *, digest: bool) -> RemoteStream:
-        path, headers = self._path.partition("?")[0], WANT_DIGEST if digest else {}
-        name = self._name_in(path)
-        async with self.tus.door.engine.exchange("HEAD", path, headers=headers, silence=SILENCE) as answer:
-            if answer.status != 200:
-                raise refuse(await answer.refusal(name), now=time.time)
-            return remote_from_headers(name, answer.url, answer.headers)
+        path = self._path.partition("?")[0]
+        return await self.tus.door.head_of(path, self._name_in(path), digest=digest, silence=LONG_SILENCE)
 
     def _name_in(self, path: str) -> str:
         """Return the name of an upload's stream; the application may have chosen another one."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.client.door import FilesDoor
+from penstock.client.door import LONG_SILENCE, FilesDoor
 from penstock.client.engine import Answer
 from penstock.client.errors import ClientError, ServerError
 from penstock.client.paths import path_of, query
@@ -21,9 +21,6 @@ from penstock.client.retry import refuse
 from penstock.errors import PenstockError
 from penstock.protocols import tus
 from penstock.protocols.resumable import Limits
-
-SILENCE: Final = 600.0
-"""Seconds to wait for the answer after the last byte: the server may have gigabytes to bring safely to the disk."""
 
 _NO_TUS: Final = frozenset({404, 405, 501})
 """What a server without the protocol answers to a creation."""
@@ -123,7 +120,7 @@ class TusDoor:
 
     async def _posted(self, name: str, fields: Mapping[str, str], length: int | None) -> Standing:
         path = path_of(self.door.prefix, name)
-        async with self.door.engine.exchange("POST", path, headers=fields, body=b"", silence=SILENCE) as answer:
+        async with self.door.engine.exchange("POST", path, headers=fields, body=b"", silence=LONG_SILENCE) as answer:
             if answer.status // 100 != 2:
                 error = _no_tus(answer) or refuse(await answer.refusal(name), now=time.time)
                 location = answer.headers.get("location")
@@ -174,7 +171,7 @@ class TusDoor:
         if length is not None and standing.length is None:
             headers["upload-length"] = str(length)
         async with self.door.engine.exchange(
-            "PATCH", standing.path, headers=headers, body=body, silence=SILENCE
+            "PATCH", standing.path, headers=headers, body=body, silence=LONG_SILENCE
         ) as answer:
             if answer.status // 100 != 2:
                 refusal = await answer.refusal(name, offset=standing.offset)

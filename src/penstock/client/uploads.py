@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.client.door import ALGORITHM, WANT_DIGEST, FilesDoor, Progress
+from penstock.client.door import ALGORITHM, LONG_SILENCE, WANT_DIGEST, FilesDoor, Progress
 from penstock.client.engine import Answer
 from penstock.client.errors import ClientError, CorruptTransfer, ServerError, Unreachable
 from penstock.client.paths import path_of
@@ -24,9 +24,6 @@ from penstock.model import OCTETS
 
 SMALL: Final = 1024 * 1024
 """Fewer bytes are sent at once, without asking first: to send them again costs no more than to ask where to go on."""
-
-_SILENCE: Final = 600.0
-"""Seconds to wait for the answer after the last byte: the server may have gigabytes to bring safely to the disk."""
 
 
 def guess_content_type(source: SourceLike, name: str) -> str:
@@ -121,7 +118,7 @@ class Upload:
         async with (
             aclosing(self._body(digest)) as body,
             self.door.engine.exchange(
-                "PUT", path_of(self.door.prefix, self.name), headers=headers, body=body, silence=_SILENCE
+                "PUT", path_of(self.door.prefix, self.name), headers=headers, body=body, silence=LONG_SILENCE
             ) as answer,
         ):
             if answer.status not in {200, 201, 204}:

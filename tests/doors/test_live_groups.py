@@ -18,7 +18,7 @@ from live_door import NDJSON, append, events
 from penstock import Streams, StreamSpec
 from penstock.protocols.sse import Event
 from servers import Server
-from wire import Connection, request, until
+from wire import Broken, Connection, request, until
 
 
 @asynccontextmanager
@@ -244,3 +244,44 @@ async def test_readers_who_leave_let_everything_go(name: str) -> None:
             return len(asyncio.all_tasks())
 
         await until(tasks, before)
+
+
+@pytest.mark.parametrize("http", ["penstock.server.lines:HandingOverProtocol", "httptools"])
+@pytest.mark.parametrize("accept", ["text/event-stream", NDJSON])
+async def test_a_reader_who_takes_nothing_for_too_long_is_cut_off(name: str, http: str, accept: str) -> None:
+    streams = Streams(":memory:")
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.live(patience=0.2))
+    async with (
+        serving(app, log_level="critical", http=http) as port,
+        Connection(port, receive_buffer=4096) as slow,
+    ):
+        await streams.append(f"{name}/a", [b"1\n"], create=StreamSpec(content_type=NDJSON))
+        await slow.begin("GET", f"/live/{name}/*?offset=0", {"accept": accept})
+        assert await slow.head() == 200
+        for _ in range(20):
+            await streams.append(f"{name}/a", [json.dumps("x" * 1_000_000).encode() + b"\n"])
+
+        async def readers() -> int:
+            return int((await request(port, "GET", f"/live/{name}/a?presence")).json()["readers"])
+
+        await until(readers, 0)
+        with pytest.raises((Broken, ConnectionError)):
+            async for _ in slow.body():
+                pass
+
+
+async def test_a_reader_of_many_who_is_slow_misses_nothing(server: Server, name: str) -> None:
+    async with Connection(server.port, receive_buffer=4096) as slow:
+        await append(server, f"{name}/a")
+        await slow.begin("GET", f"/live/?name={name}/a&name={name}/b&offset=0", {"accept": NDJSON})
+        assert await slow.head() == 200
+        for number in range(20):
+            await append(server, f"{name}/{'ab'[number % 2]}", {"n": number, "x": "x" * 500_000})
+        for stream in "ab":
+            await append(server, f"{name}/{stream}", close=True)
+        body = b"".join([data async for data in slow.body()])
+        told = [json.loads(line) for line in body.splitlines() if line]
+        assert sorted(line["data"]["n"] for line in told if "data" in line) == list(range(20))
+        assert told[-1]["state"] == "closed"
+        assert (await slow.request("GET", f"/live/{name}/a?presence")).status == 200

@@ -7,7 +7,7 @@ import json
 import random
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +277,52 @@ async def test_connections_that_go_leave_nothing_behind(name: str) -> None:
             return len(asyncio.all_tasks())
 
         await until(tasks, before)
+
+
+async def test_a_reader_that_takes_nothing_for_too_long_is_told_why(name: str) -> None:
+    async with stalled(name, patience=1) as (port, socket):
+        offsets = [json.loads(message)["offset"] async for message in messages(socket)]
+        assert socket.close_code == 1013
+        assert socket.close_reason == "nothing was taken for too long: come back at the offset"
+        assert offsets == sorted(offsets)  # the last is where to come back
+        tail = int((await request(port, "HEAD", f"/live/{name}")).headers["stream-tail"])
+        assert 0 < offsets[-1] < tail
+
+
+async def messages(socket: ClientConnection) -> AsyncIterator[str | bytes]:
+    """Yield what comes, however it ends."""
+    with suppress(ConnectionClosed):
+        while True:
+            yield await socket.recv()
+
+
+async def test_a_reader_that_never_takes_anything_leaves_nothing_behind(name: str) -> None:
+    async with stalled(name, patience=0.1):
+
+        async def serving_it() -> int:
+            return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+        await until(serving_it, 0)
+
+
+@asynccontextmanager
+async def stalled(name: str, *, patience: float) -> AsyncIterator[tuple[int, ClientConnection]]:
+    """Yield a port, and a reader there that has stopped taking anything while more and more came, and was given up."""
+    streams = Streams(":memory:")
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.live(patience=patience))
+    async with serving(app, log_level="critical", ws="websockets-sansio") as port:
+        await streams.append(name, [], create=StreamSpec(content_type=NDJSON))
+        url = f"ws://127.0.0.1:{port}/live/{name}"
+        socket = await connect(url, max_size=None, max_queue=1, compression=None)
+        try:
+            await told(socket)
+
+            async def readers() -> int:  # a message that has room is taken: it is the next one that waits
+                await streams.append(name, [json.dumps("x" * 500_000).encode() + b"\n"])
+                return int((await request(port, "GET", f"/live/{name}?presence")).json()["readers"])
+
+            await until(readers, 0)  # it was given up
+            yield port, socket
+        finally:
+            socket.transport.abort()

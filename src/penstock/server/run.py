@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
+from penstock.doors.tails.tail import PATIENCE
 from penstock.protocols.framings.messages import MAX_MESSAGE
 from penstock.server.settings import Settings
 from penstock.toolkit.responses.streamed_body import BodyAborted
@@ -42,6 +43,7 @@ def run(settings: Settings) -> None:
         loop="uvloop",
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE,
+        ws_ping_timeout=2 * PATIENCE,  # who takes nothing is told so before; a ping waits behind what was sent
         ws_per_message_deflate=False,  # the same bytes for all readers, and no buffers for each
         lifespan="on",
         access_log=settings.access_log,

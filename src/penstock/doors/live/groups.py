@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
-from starlette.types import Message, Send
 
 from penstock.core.group import Ended, Group, Member, Selection
 from penstock.core.ports import Reader
@@ -22,7 +20,7 @@ from penstock.doors.live.positions import beginning, check_boundary
 from penstock.doors.live.reading import fields_of, format_of
 from penstock.doors.live.signals import closing_of
 from penstock.doors.live.wishes import Wish
-from penstock.doors.tails.tail import PATIENCE
+from penstock.doors.tails.patient import PatientBody
 from penstock.doors.tails.telling import Unfinished
 from penstock.errors import OffsetOutOfRange, Stopping, TooManyStreams
 from penstock.model import Buffer, check_name
@@ -32,7 +30,6 @@ from penstock.protocols.framings.groups import GroupFraming
 from penstock.protocols.group_ids import GroupIdError, entry, group_id, parse_group_id, tag_of
 from penstock.protocols.records import RecordTooLongError
 from penstock.toolkit.problems import RequestError, bad_request
-from penstock.toolkit.responses.streamed_body import StreamedBody
 
 MOST: Final = 500
 """Streams of one group: their id must fit into a header field."""
@@ -226,9 +223,11 @@ async def read_group(
     request: Request,
     selection: Selection,
     wish: Wish,
-    heartbeat: float,
     authorize: Authorize | None,
     who: str | None,
+    *,
+    heartbeat: float,
+    patience: float,
 ) -> Response:
     """Answer a GET of a group by ``who``, as far as the application told."""
     form = format_of(request)
@@ -245,18 +244,7 @@ async def read_group(
         left()
         group.close()
 
-    return _PatientBody(body, headers=fields_of(framing.media_type), release=release)
-
-
-class _PatientBody(StreamedBody):
-    """A body that is given up when its client takes nothing for too long."""
-
-    async def _send_body(self, send: Send) -> None:
-        async def patiently(message: Message) -> None:
-            async with asyncio.timeout(PATIENCE):
-                await send(message)
-
-        await super()._send_body(patiently)
+    return PatientBody(body, patience=patience, headers=fields_of(framing.media_type), release=release)
 
 
 def _is_over(group: Group) -> bool:

@@ -106,7 +106,9 @@ def live_router(
         if selection is not None:
             await check_selection(request, selection, authorize)
             who = await identified(identify, request)
-            return await read_group(service, request, selection, wish, heartbeat, authorize, who)
+            return await read_group(
+                service, request, selection, wish, authorize, who, heartbeat=heartbeat, patience=patience
+            )
         name = name_in(request)
         await authorized(authorize, request, "read", name)
         if "presence" in request.query_params:
@@ -147,6 +149,7 @@ def live_router(
             mode,
             authorize=authorize,
             heartbeat=heartbeat,
+            patience=patience,
             origins=tuple(origins),
             identify=identify,
         )

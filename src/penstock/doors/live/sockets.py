@@ -20,8 +20,8 @@ A client appends with ``{"append": [...], "id": 7}``: the records of one message
 With ``"producer": "p", "epoch": 0, "seq": 0`` a repetition is written once; ``"close": true`` closes the stream.
 
 Close codes: 1000 after the end of a closed stream, 1003 for a message that is not text, 1007 for one that is not as
-above, 1012 when the server stops (come back at the offset), 4409 after a stream that failed, 4410 after one that is
-gone.
+above, 1012 when the server stops (come back at the offset), 1013 when the client took nothing for too long (the same),
+4409 after a stream that failed, 4410 after one that is gone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from penstock.doors.live.following import framed
 from penstock.doors.live.groups import check_selection, framed_group, open_group, selected
 from penstock.doors.live.positions import beginning
 from penstock.doors.live.wishes import Wish
-from penstock.doors.tails.tail import PATIENCE
 from penstock.errors import InvalidRecord, PenstockError, StreamNotFound
 from penstock.model import Buffer, Producer, StreamInfo, StreamSpec, check_name
 from penstock.protocols.framings import Ending, MessageFraming, kind_of
@@ -59,12 +58,17 @@ MODES: Final = ("read", "append", "both")
 
 _END_CODES: Final = {"closed": 1000, "failed": 4409, "gone": 4410, "open": 1011}
 _STOPPING: Final = 1012
+_TRY_AGAIN_LATER: Final = 1013
 _NOT_TEXT: Final = 1003
 _NOT_UNDERSTOOD: Final = 1007
 
 
 class NotUnderstood(RecordError):
     """A message that is not of the subprotocol."""
+
+
+class Stalled(Exception):
+    """The client took nothing for too long."""
 
 
 async def serve(
@@ -75,13 +79,14 @@ async def serve(
     *,
     authorize: Authorize | None,
     heartbeat: float,
+    patience: float,
     origins: tuple[str, ...],
     identify: Identify | None,
 ) -> None:
     """Handle a connection from its request to its end."""
     # The hooks and helpers of the door take requests, and this one was a request.
     request = Request({**websocket.scope, "type": "http", "method": "GET"})
-    connection = _Connection(websocket, service, request, wish, authorize, mode)
+    connection = _Connection(websocket, service, request, wish, authorize, mode, patience)
     try:
         check_origin(request, origins)
         messages = await connection.open(heartbeat)
@@ -98,11 +103,13 @@ async def serve(
         await websocket.accept(SUBPROTOCOL if offered else None)
         left = connection.attend(who)
         try:
-            await connection.run(messages)
+            stalled = await connection.run(messages)
         finally:
             left()
     finally:
         connection.close()
+    if stalled:
+        await connection.give_up()
 
 
 def check_origin(request: Request, origins: tuple[str, ...]) -> None:
@@ -133,6 +140,7 @@ class _Connection:
         wish: Wish,
         authorize: Authorize | None,
         mode: str,
+        patience: float,
     ) -> None:
         self._websocket = websocket
         self._service = service
@@ -140,6 +148,7 @@ class _Connection:
         self._wish = wish
         self._authorize = authorize
         self._mode = mode
+        self._patience = patience
         self._selection: Selection | None = None
         self._writable: set[str] = set()
         self._ending: Ending | None = None
@@ -193,8 +202,9 @@ class _Connection:
         if self._opened is not None:
             self._opened.close()
 
-    async def run(self, messages: AsyncGenerator[Buffer, None] | None) -> None:
-        """Send and receive until either side ends it."""
+    async def run(self, messages: AsyncGenerator[Buffer, None] | None) -> bool:
+        """Send and receive until either side ends it, and tell whether that is because the client takes nothing."""
+        stalled = False
         tasks = [asyncio.create_task(self._receive())]
         if messages is not None:
             tasks.append(asyncio.create_task(self._send(messages)))
@@ -204,19 +214,38 @@ class _Connection:
             for task in tasks:
                 task.cancel()
             for task in tasks:
-                with suppress(asyncio.CancelledError, WebSocketDisconnect):
+                try:
                     await task
+                except Stalled:
+                    stalled = True
+                except (asyncio.CancelledError, WebSocketDisconnect):
+                    pass
+        return stalled
+
+    async def give_up(self) -> None:
+        """Close the socket of a client that takes nothing: it is told why, if it takes something in a while."""
+        with suppress(TimeoutError, WebSocketDisconnect):
+            async with asyncio.timeout(self._patience):
+                await self._websocket.close(_TRY_AGAIN_LATER, "nothing was taken for too long: come back at the offset")
+
+    async def _send_text(self, text: str) -> None:
+        """Send a message.
+
+        Raises:
+            Stalled: the connection takes nothing.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._websocket.send_text(text)
+        except TimeoutError:
+            raise Stalled from None
 
     async def _send(self, messages: AsyncGenerator[Buffer, None]) -> None:
         """Send what there is to read, and close at its end."""
         async with aclosing(messages):
             async for message in messages:
                 if message:
-                    try:
-                        async with asyncio.timeout(PATIENCE):
-                            await self._websocket.send_text(bytes(message).decode())
-                    except TimeoutError:
-                        return  # it takes nothing, not even a close frame
+                    await self._send_text(bytes(message).decode())
         ending = self._ending
         if ending is None:
             await self._websocket.close(_STOPPING, "the server is stopping")
@@ -301,7 +330,7 @@ class _Connection:
     async def _tell(self, content: dict[str, Any]) -> None:
         if self._websocket.application_state is WebSocketState.DISCONNECTED:  # closed by the other task
             raise WebSocketDisconnect
-        await self._websocket.send_text(json.dumps(content, separators=(",", ":")))
+        await self._send_text(json.dumps(content, separators=(",", ":")))
 
 
 def _members(text: bytes) -> dict[str, bytes]:

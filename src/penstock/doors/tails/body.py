@@ -9,13 +9,13 @@ from starlette.types import Receive, Scope, Send
 from penstock.core.ports import Reader
 from penstock.core.uninterrupted import uninterrupted
 from penstock.doors.tails.followers import Follower, PulledLine
+from penstock.doors.tails.patient import PatientBody
 from penstock.doors.tails.tail import SharedTails
 from penstock.doors.tails.telling import Telling
 from penstock.toolkit.responses.handover import Line, marked, offer_in
-from penstock.toolkit.responses.streamed_body import StreamedBody
 
 
-class SharedBody(StreamedBody):
+class SharedBody(PatientBody):
     """A stream from an offset on, as a shared tail tells it, and what comes, until it ends.
 
     Args:
@@ -41,7 +41,7 @@ class SharedBody(StreamedBody):
         who: str | None = None,
         mark: int = 0,
     ) -> None:
-        super().__init__(self._pulled(), headers=headers)
+        super().__init__(self._pulled(), patience=tails.patience, headers=headers)
         self._tails = tails
         self._telling = telling
         self._reader: Reader | None = reader

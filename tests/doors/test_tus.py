@@ -504,6 +504,7 @@ async def test_parts_may_be_joined_before_they_are_complete(where: Any) -> None:
         assert created.status == 201
         assert "upload-offset" not in created.headers
         url = located(created)
+        assert located(await final(port, one, two)) == url  # to who did not hear the answer
         asked = await head(port, url)
         assert asked.headers["upload-length"] == "11"
         assert "upload-offset" not in asked.headers

@@ -16,6 +16,9 @@ from penstock.model import StreamInfo
 _PARTS: Final = "parts"
 """Of a final upload: the names and incarnations of its parts."""
 
+_NAMED: Final = "named"
+"""Of a final upload: that the server chose its name, so that the name is all that its URL needs."""
+
 _FINALS: Final = "finals"
 """Of a part: the names and incarnations of the final uploads that wait for it."""
 
@@ -47,9 +50,14 @@ def length_of(parts: Sequence[StreamInfo]) -> int | None:
     return total
 
 
-def attributes_of(parts: Sequence[StreamInfo]) -> dict[str, Any]:
-    """Return what a final upload keeps of its parts."""
-    return {_PARTS: [[part.name, part.incarnation] for part in parts]}
+def named_by_server(info: StreamInfo) -> bool:
+    """Tell whether the server chose the name of a final upload."""
+    return bool(info.attributes.get(_NAMED))
+
+
+def attributes_of(parts: Sequence[StreamInfo], *, named: bool) -> dict[str, Any]:
+    """Return what a final upload keeps of its parts, and, with ``named``, that the server chose its name."""
+    return {_PARTS: [[part.name, part.incarnation] for part in parts], **({_NAMED: True} if named else {})}
 
 
 def fingerprint(request: Request, name: str) -> str:

@@ -28,6 +28,7 @@ from penstock.doors.tus.concatenation import (
     joined,
     length_of,
     made_before,
+    named_by_server,
     note,
 )
 from penstock.doors.tus.requests import (
@@ -138,7 +139,8 @@ class TusDoor:
             info = await self._final(request, name, chosen, concat)
         else:
             info = await self._created(request, name, chosen, part=concat is not None)
-        plain = not chosen and info.name == name and (info.published or is_part(info))
+        ours = info.name == name or named_by_server(info)
+        plain = not chosen and ours and (info.published or is_part(info))
         location = self._locate(request, info, plain)
         if not is_final(info) and (has_body(request) or info.length == 0):
             info = await self._append(request, info, 0, None)
@@ -277,7 +279,7 @@ class TusDoor:
         if info is None:
             counted = sum(part.tail if part.length is None else part.length for part in parts)
             new = await self._hooks.begun(announced(request, name, length_of(parts)), request, counted=counted)
-            info = await self._begin(request, new, attributes_of(parts))
+            info = await self._begin(request, new, attributes_of(parts, named=not chosen and new.name == name))
             await note(self._service, info, parts, made_by)
         return await self._joined(request, info)
 

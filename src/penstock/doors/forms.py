@@ -296,8 +296,10 @@ class _Intake:
         if not failed:
             return stored
         first = failed[0][0]
-        if stored and self._replacing and isinstance(first, PenstockError):
-            raise PartlyStored(first, stored, [(file.field, file.draft.info.name) for _, file in failed])
+        if self._replacing:
+            if stored and isinstance(first, PenstockError):
+                raise PartlyStored(first, stored, [(file.field, file.draft.info.name) for _, file in failed])
+            raise first
         for file in stored:
             with suppress(StreamNotFound, StreamGone):
                 await self._service.delete(file.info.name, incarnation=file.info.incarnation)

@@ -295,6 +295,17 @@ async def test_a_table_in_a_form_is_read_row_by_row() -> None:
         assert (await post(port, table(b"celsius\n", "image/png"))).status == 415
 
 
+async def test_a_folder_that_is_sent_as_a_whole_keeps_its_folders(tmp_path: Path) -> None:
+    class Upload(BaseModel):
+        files: list[Annotated[UploadedFile, to_folder(tmp_path / "in", name=lambda part: part.path)]]
+
+    async with serving_model(Upload) as port:
+        names = ("photos/a", "photos/2026/a", "../b", "/c")
+        assert (await post(port, *(part("files", b"1", name) for name in names))).status == 200
+    found = [path.relative_to(tmp_path / "in").as_posix() for path in (tmp_path / "in").rglob("*") if path.is_file()]
+    assert sorted(found) == ["b", "c", "photos/2026/a", "photos/a"]
+
+
 async def test_a_name_that_leads_out_of_the_folder_is_the_programs_error(tmp_path: Path) -> None:
     class Upload(BaseModel):
         file: Annotated[UploadedFile, to_folder(tmp_path / "in", name=lambda part: "../" + part.filename)]

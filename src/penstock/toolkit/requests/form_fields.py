@@ -91,7 +91,8 @@ def to_folder(
         folder: the folder; created where it is missing.
         name: gives each file's path within the folder. By default it is a random one, with the suffix of the name
             that the client gave: two clients then never mean the same file. ``lambda part: part.filename`` is safe,
-            and a name that is taken is refused (409) unless ``overwrite`` is set.
+            and so is ``part.path``, which keeps the folders of a folder that is sent as a whole. A name that is taken
+            is refused (409) unless ``overwrite`` is set.
         overwrite: whether a file of the same name is replaced. It is not put back if the form is undone later.
         fsync: whether the files must survive a power cut.
         max_size: the most bytes of each file; None for the limit of the form's files.

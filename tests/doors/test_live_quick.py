@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 from applications import serving
 from penstock import Streams
-from penstock.doors.live.quick import STATE, QuickAppends
+from penstock.doors.live.quick import QuickAppends
+from penstock.doors.quick import STATE
 from penstock.errors import StorageFailed
 from penstock.server.date import Dated
 from penstock.toolkit.problems import install_problem_handlers
@@ -31,7 +32,7 @@ async def both(folder: Path, **options: Any) -> AsyncIterator[tuple[int, list[st
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         async with streams.lifespan(app):
-            yield {STATE: QuickAppends(streams)}
+            yield {STATE: [QuickAppends(streams)]}
 
     app = FastAPI(lifespan=lifespan)
     app.add_middleware(Dated)

@@ -223,6 +223,18 @@ class CollectingStore(Store, Protocol):
 
 
 @runtime_checkable
+class GenerationStore(Store, Protocol):
+    """An ability that a store may have: to tell without waiting that what a name shows has not changed."""
+
+    def generation(self, name: str) -> int | None:
+        """Return a number that stays the same as long as what the name shows does; None if that is not certain now.
+
+        Ask for it before `load` or `open`: if it is the same later, what they returned then is what is there now.
+        Changes of other processes count. It is quick, and for the event loop.
+        """
+
+
+@runtime_checkable
 class JoiningStore(Store, Protocol):
     """An ability that a store may have: to append the bytes of other streams without handing them out."""
 
@@ -238,6 +250,14 @@ class JoiningStore(Store, Protocol):
         Raises:
             StreamGone: one of the parts is gone; nothing was changed.
         """
+
+
+@runtime_checkable
+class PromptReader(Reader, Protocol):
+    """A reader that may have bytes at hand."""
+
+    def read_now(self, start: int, stop: int) -> Buffer | None:
+        """Return all bytes from ``start`` to ``stop``, if they can be had without waiting; else None."""
 
 
 @runtime_checkable

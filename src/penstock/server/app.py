@@ -10,7 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
-from penstock.doors.live.quick import STATE, QuickAppends
+from penstock.doors.live.quick import QuickAppends
+from penstock.doors.quick import STATE
+from penstock.doors.quick_downloads import QuickDownloads
 from penstock.server.date import Dated
 from penstock.server.forwarded import Forwarded
 from penstock.server.settings import Settings
@@ -42,8 +44,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+        downloads = QuickDownloads(streams)
         async with streams.lifespan(app):
-            yield {STATE: QuickAppends(streams)}
+            try:
+                # With origins to answer to, answers have more fields.
+                yield {STATE: [QuickAppends(streams), *([] if settings.origins else [downloads])]}
+            finally:
+                await downloads.stop()
 
     app = FastAPI(
         title="penstock",

@@ -23,6 +23,7 @@ class ServiceBase:
     """
 
     _store: Store
+    _collecting: CollectingStore | None
     _notifier: Notifier
     _clock: Clock
     _keeper: Keeper
@@ -63,12 +64,11 @@ class ServiceBase:
 
     async def commit_each(self, proposals: Sequence[Proposal]) -> Sequence[Change | BaseException]:
         """Have several small decisions carried out, each for itself. See `CollectingStore.commit_each`."""
-        store = self._store
         try:
-            if isinstance(store, CollectingStore):
-                outcomes = await store.commit_each(proposals)
+            if self._collecting is not None:
+                outcomes = await self._collecting.commit_each(proposals)
             else:
-                commits = [store.commit(name, decide, size=size) for name, decide, size in proposals]
+                commits = [self._store.commit(name, decide, size=size) for name, decide, size in proposals]
                 outcomes = await asyncio.gather(*commits, return_exceptions=True)
         finally:
             for name in {proposal.name for proposal in proposals}:

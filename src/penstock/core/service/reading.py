@@ -11,7 +11,7 @@ from penstock.core.digests import digest_of
 from penstock.core.follow import RECHECK, follow, until_grown
 from penstock.core.forks import ForkReader, check_offset
 from penstock.core.group import Begin, Group, Selection
-from penstock.core.ports import Change, Reader, View
+from penstock.core.ports import Change, GenerationStore, Reader, View
 from penstock.core.service.base import ServiceBase, there
 from penstock.errors import Stopping, StorageFailed, StreamFailed, StreamGone, StreamNotFound
 from penstock.model import RESERVED, Chunk, Origin, Page, StreamInfo, Usage, check_name
@@ -23,6 +23,7 @@ PAGE = 1000
 class Reading(ServiceBase):
     """What the service does that leaves a stream as it is."""
 
+    _generations: GenerationStore | None
     _digesting: dict[tuple[str, str], asyncio.Task[bytes]]
 
     async def info(self, name: str, *, incarnation: str | None = None) -> StreamInfo:
@@ -60,6 +61,13 @@ class Reading(ServiceBase):
             return rules.lapse(view, name, now=now, incarnation=incarnation)
 
         return there(await self.commit(name, decide, incarnation=incarnation))
+
+    def generation(self, name: str) -> int | None:
+        """Return a number that stays the same as long as what a name shows does; None where the store cannot tell.
+
+        See `penstock.core.ports.GenerationStore`. It does not count that time passes: streams expire.
+        """
+        return None if self._generations is None else self._generations.generation(name)
 
     async def load(self, name: str) -> StreamInfo | None:
         """Return the state that the store has of whatever a name shows: also what expired, or is the server's own."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from penstock.core.keeper import Keeper
-from penstock.core.ports import Clock, Notifier, Store
+from penstock.core.ports import Clock, CollectingStore, GenerationStore, Notifier, Store
 from penstock.core.presence import Attendance, Presence, together
 from penstock.core.service.uploading import Uploading
 from penstock.errors import PenstockError, StreamGone, StreamNotFound
@@ -63,6 +63,9 @@ class StreamService(Uploading):
         self, store: Store, notifier: Notifier, *, clock: Clock | None = None, sweep_every: float = 60.0
     ) -> None:
         self._store = store
+        # Found out once: to ask a Protocol takes longer than what they do.
+        self._collecting = store if isinstance(store, CollectingStore) else None
+        self._generations = store if isinstance(store, GenerationStore) else None
         self._notifier = notifier
         self._clock = SystemClock() if clock is None else clock
         self._sweep_every = sweep_every

@@ -14,6 +14,7 @@ from penstock.core.ports import Change, Decide, View
 from penstock.errors import StorageFull
 from penstock.model import Buffer, ProducerState, StreamInfo
 from penstock.stores.local.catalog import NOBODY, Catalog, EngineError, Head
+from penstock.stores.local.generations import Generations
 
 _MOST_KNOWN = 4096
 
@@ -88,9 +89,11 @@ class Applied(NamedTuple):
 class Batch:
     """The state as the jobs of a transaction see it. One transaction at a time, between `begin` and `commit`."""
 
-    def __init__(self, catalog: Catalog, instance: str) -> None:
+    def __init__(self, catalog: Catalog, instance: str, generations: Generations) -> None:
         self.catalog = catalog
         self._instance = instance
+        self._generations = generations
+        self._changed: set[str] = set()
         self._version = -1
         self._room = True
         self._names: dict[str, Slot | None] = {}
@@ -118,7 +121,12 @@ class Batch:
         """Write what changed, and end the transaction."""
         self._write(self._touched)
         self._touched.clear()
-        self.catalog.commit()
+        changing = self._generations.begin(self._changed)
+        try:
+            self.catalog.commit()
+        finally:
+            self._generations.end(changing)
+            self._changed.clear()
 
     def rollback(self) -> None:
         """End the transaction with nothing changed."""
@@ -130,6 +138,7 @@ class Batch:
         self._names.clear()
         self._incarnations.clear()
         self._touched.clear()
+        self._changed.clear()
 
     def by_name(self, name: str) -> Slot | None:
         """Return what the name shows."""
@@ -250,7 +259,13 @@ class Batch:
         if info.published:
             self._names[info.name] = slot
 
+    def discard(self, head: Head) -> None:
+        """Remove a stream that another instance was still writing."""
+        self._changed.add(head.info.name)
+        self.catalog.remove(head.key)
+
     def _touch(self, slot: Slot) -> None:
+        self._changed.add(slot.head.info.name)
         if not slot.touched:
             slot.touched = True
             self._touched.append(slot)
@@ -277,6 +292,7 @@ class Batch:
 
     def _remove(self, slot: Slot) -> tuple[str, ...]:
         head = slot.head
+        self._changed.add(head.info.name)
         slot.removed = True
         del self._incarnations[head.info.incarnation]
         if self._names.get(head.info.name) is slot:

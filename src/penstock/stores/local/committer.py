@@ -18,6 +18,7 @@ from penstock.core.uninterrupted import UninterruptedFuture
 from penstock.errors import PenstockError, StorageFailed, StorageFull
 from penstock.stores.local.batch import Batch
 from penstock.stores.local.catalog import Catalog, EngineError, translate
+from penstock.stores.local.generations import Generations
 from penstock.stores.local.reserve import Reserve
 
 T = TypeVar("T")
@@ -81,12 +82,14 @@ class Committer:
             file lock lets them queue, and wakes the next one at once.
         instance: the id of this store.
         reserve: room for deletions on a full disk.
+        generations: where it is noted what changes.
     """
 
-    def __init__(self, path: Path, lock: Path, instance: str, reserve: Reserve) -> None:
+    def __init__(self, path: Path, lock: Path, instance: str, reserve: Reserve, generations: Generations) -> None:
         self._path = path
         self._reserve = reserve
         self._instance = instance
+        self._generations = generations
         self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._submissions: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._stopping = False
@@ -143,7 +146,7 @@ class Committer:
     def _run(self) -> None:
         catalog = Catalog(self._path)
         catalog.keep_log_below(self._reserve.size // 2)
-        batch = Batch(catalog, self._instance)
+        batch = Batch(catalog, self._instance, self._generations)
         try:
             running = True
             while running:

@@ -16,6 +16,7 @@ from penstock.errors import StorageFailed
 from penstock.stores.local.blobs import Blobs
 from penstock.stores.local.catalog import Catalog, translated
 from penstock.stores.local.committer import Committer
+from penstock.stores.local.generations import Generations
 from penstock.stores.local.instances import Instance
 from penstock.stores.local.recollection import Recollections
 from penstock.stores.local.reserve import Reserve
@@ -34,11 +35,13 @@ class Engine:
         committer: who writes to the catalog.
         instance: this store among those on the folder.
         recollections: what was committed last.
+        generations: tell what has not changed.
     """
 
     blobs: Blobs
     committer: Committer
     instance: Instance
+    generations: Generations
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
         self.fsync = fsync
@@ -62,7 +65,10 @@ class Engine:
                     first.migrate()
                 finally:
                     first.close()
-        self.committer = Committer(self._catalog_path, lock, self.instance.id, Reserve(self._path / "reserve"))
+            self.generations = Generations(self._path / "generations")
+        self.committer = Committer(
+            self._catalog_path, lock, self.instance.id, Reserve(self._path / "reserve"), self.generations
+        )
         # Reads are short; appends to files wait for the disk, and must not keep reads waiting.
         self._readers = ThreadPoolExecutor(8, "penstock-read")
         self._writers = ThreadPoolExecutor(16, "penstock-write")
@@ -89,6 +95,7 @@ class Engine:
         for catalog in self._catalogs:
             catalog.close()
         self.instance.end(orderly=orderly)
+        self.generations.close()
 
     def check_started(self) -> None:
         """Raise `StorageFailed` if the store is not running."""

@@ -102,6 +102,23 @@ class LocalReader:
             return memoryview(self._rest)[start - filed : stop - filed]
         return await self._in_thread(self._from_catalog, start, stop)
 
+    def read_now(self, start: int, stop: int) -> Buffer | None:
+        """See `PromptReader.read_now`."""
+        filed = self._head.filed
+        if start >= filed:
+            return memoryview(self._rest)[start - filed : stop - filed] if self._rest else None
+        if stop > filed or _NOWAIT is None or not self._info.closed or self._info.shrinks:
+            return None
+        # Copied: up to some hundred kilobytes that takes less than the faults of as many pages of a mapping.
+        data = bytearray(stop - start)
+        try:
+            read = os.preadv(self._file(), [data], start, _NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:  # this file system cannot tell
+            read = os.preadv(self._file(), [data], start)
+        return data if read == len(data) else None
+
     # -- the file -------------------------------------------------------------------------------------------------
 
     def _file(self) -> int:

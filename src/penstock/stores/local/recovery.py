@@ -29,7 +29,7 @@ def settle(engine: Engine, instance: str, *, machine_ended: bool = False) -> Non
 
     def discard(batch: Batch) -> None:
         for head in batch.catalog.written_by(instance):
-            batch.catalog.remove(head.key)
+            batch.discard(head)
             batch.catalog.unsettle(head.info.incarnation, instance)
 
     engine.committer.do(Job(discard), durable=False)

@@ -90,6 +90,11 @@ class LocalStore:
             # More than a reader holds in memory. Folded, it is in the file, which outlives a deletion.
             folded = quietly(self._filing.fold, name, head.info.incarnation)
 
+    def generation(self, name: str) -> int | None:
+        """See `GenerationStore.generation`."""
+        self._engine.check_started()
+        return self._engine.generations.of(name)
+
     async def list(self, prefix: str, after: str, limit: int) -> Sequence[StreamInfo]:
         """See `Store.list`."""
         return await self._engine.read(lambda: self._engine.catalog().listing(prefix, after, limit))

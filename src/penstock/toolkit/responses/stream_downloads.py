@@ -132,8 +132,25 @@ async def _answer(service: StreamService, request: Request, reader: Reader, mann
     info = reader.info
     if "range" not in request.headers:
         check_offset(reader, 0)  # of a stream whose beginning was dropped, only ranges of what is kept can be had
+    representation = _representation(info, manner, await _headers(service, request, reader, manner))
+    if info.complete:
+        return respond(request, representation, _reading(reader), reader.close)
+    if manner.follow or info.failure is not None or _asks_to_follow(request, info):
+        return _answer_growing(service, request, reader, representation)
+    return respond(request, representation, _reading(reader), reader.close)
+
+
+def plain_fields(info: StreamInfo) -> dict[str, str]:
+    """Return the fields of the answer to a GET of a complete stream which asks for nothing in particular.
+
+    All but those that frame its content, and say which part of the stream that is.
+    """
+    return _representation(info, Manner(), _fields(info)).fields()
+
+
+def _representation(info: StreamInfo, manner: Manner, headers: dict[str, str]) -> Representation:
     snapshot, growing = etag_of(info), growing_etag_of(info)
-    representation = Representation(
+    return Representation(
         length=info.tail,
         complete=info.complete,
         # Whoever follows asks for the whole stream that there will be: of one incarnation, that is one thing only.
@@ -142,20 +159,20 @@ async def _answer(service: StreamService, request: Request, reader: Reader, mann
         also=(snapshot, growing) if info.complete else (),
         last_modified=info.modified_at,
         content_type=info.content_type,
-        headers=await _headers(service, request, reader, manner),
+        headers=headers,
     )
-    if info.complete:
-        return respond(request, representation, _reading(reader), reader.close)
-    if manner.follow or info.failure is not None or _asks_to_follow(request, info):
-        return _answer_growing(service, request, reader, representation)
-    return respond(request, representation, _reading(reader), reader.close)
+
+
+def _fields(info: StreamInfo) -> dict[str, str]:
+    headers = {**state_fields(info), "cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    if any(part in info.content_type.lower() for part in _ACTIVE):
+        headers["content-security-policy"] = "sandbox"
+    return headers
 
 
 async def _headers(service: StreamService, request: Request, reader: Reader, manner: Manner) -> dict[str, str]:
     info = reader.info
-    headers = {**state_fields(info), "cache-control": "no-cache", "x-content-type-options": "nosniff"}
-    if any(part in info.content_type.lower() for part in _ACTIVE):
-        headers["content-security-policy"] = "sandbox"
+    headers = _fields(info)
     if manner.filename is not None:
         filename = manner.filename or info.metadata.get("filename") or info.name.rsplit("/", 1)[-1]
         headers["content-disposition"] = content_disposition(filename, manner.disposition)

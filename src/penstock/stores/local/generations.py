@@ -1,0 +1,60 @@
+"""Counters that the processes of a folder share: by them, each knows at once that what a name shows has not changed.
+
+A file of numbers, mapped into memory, and a name's place in it is its hash. Who commits makes a number odd before, and
+even and another one after the commit. So whoever finds an even number, then reads from the catalog, and later finds the
+same number, has read what is there now. A process that ends in the middle of a commit leaves an odd number behind,
+which nobody relies on, until the next commit to such a name. Names that share a place cost each other some reading.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_PLACES: Final = 4096
+_SIZE: Final = 8 * _PLACES
+
+
+class Generations:
+    """The counters. `begin` and `end` are for who holds the lock to commit; `of` is for anybody, and quick."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            missing = _SIZE - os.fstat(descriptor).st_size
+            if missing > 0:  # written, not only made longer: a disk that is full must not be found out by a signal
+                os.pwrite(descriptor, bytes(missing), _SIZE - missing)
+            self._map = mmap.mmap(descriptor, _SIZE)
+        finally:
+            os.close(descriptor)
+        self._numbers = memoryview(self._map).cast("Q")
+
+    def of(self, name: str) -> int | None:
+        """Return a number that stays the same as long as what the name shows does; None while it is uncertain."""
+        number = self._numbers[_place_of(name)]
+        return None if number % 2 else number
+
+    def begin(self, names: Iterable[str]) -> set[int]:
+        """Note that a commit may change what names show, and return their places, for `end`."""
+        places = {_place_of(name) for name in names}
+        for place in places:
+            self._numbers[place] |= 1
+        return places
+
+    def end(self, places: Iterable[int]) -> None:
+        """Note that the commit is through."""
+        for place in places:
+            self._numbers[place] = (self._numbers[place] + 1 | 1) + 1 & 0xFFFFFFFFFFFFFFFF
+
+    def close(self) -> None:
+        """Release the mapping."""
+        self._numbers.release()
+        self._map.close()
+
+
+def _place_of(name: str) -> int:
+    return zlib.crc32(name.encode()) % _PLACES

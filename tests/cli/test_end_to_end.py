@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from applications import serving
+from penstock import Streams, StreamSpec
 from scripted import CuttingProxy
 from servers import Server
 
@@ -204,17 +208,75 @@ def test_lines_are_seen_as_they_are_appended(shell: Shell, name: str) -> None:
                 assert read_line(reader) == line
             close_input(writer)
             assert reader.wait(20) == 0
-            documents = [json.loads(line) for line in programs.communicate(timeout=20)[0].splitlines()]
+            assert reader.stderr is not None
+            assert reader.stderr.read().decode() == f"penstock: {name} was closed at offset 15\n"
+            *documents, end = [json.loads(line) for line in programs.communicate(timeout=20)[0].splitlines()]
         assert [one["record"] for one in documents] == ["one", "two", "", "three"]
         assert [one["offset"] for one in documents] == [4, 8, 9, 15]
+        assert end == {"state": "closed", "offset": 15}
         output, _ = writer.communicate(timeout=20)
         assert json.loads(output) == {"name": name, "offset": 15, "records": 4}
     shell.run("append", name, data=b"late\n", code=4)
     assert shell.run("tail", name, "-n", "1") == b"three\n"
+    assert shell.run("tail", name, "--last", "2") == b"\nthree\n"
+    assert shell.run("tail", name, "--from", "4") == b"two\n\nthree\n"
+    assert shell.run("tail", name, "--since", "-3600") == b"one\ntwo\n\nthree\n"
+    assert shell.run("tail", name, "--since", "2100-01-01T00:00:00Z") == b""
+    with shell.start("tail", name, "--since", "yesterday") as usage:
+        _, errors = usage.communicate(timeout=20)
+        assert (usage.returncode, b"--since: since is a date-time" in errors) == (2, True)
     assert shell.run("tail", name, "--from", "8") == b"\nthree\n"
     assert shell.run("tail", name, "--from", "15") == b""
     shell.run("tail", name, "--from", "16", code=4)
     shell.run("tail", name + "x", code=3)
+
+
+def test_a_reader_stops_a_stream_and_all_are_told_why(shell: Shell, name: str) -> None:
+    shell.run("append", name, data=b"one\n")
+    with shell.start("tail", "-f", name, "--json") as reader:
+        assert json.loads(read_line(reader)) == {"offset": 4, "record": "one"}
+        while shell.json("info", name, "--presence")["readers"] != 1:
+            pass
+        assert b"readers:     1\n" in shell.run("info", name, "--presence")
+        stopped = {"name": name, "state": "closed", "offset": 4, "reason": "enough"}
+        assert shell.json("stop", name, "--reason", "enough") == stopped
+        output, errors = reader.communicate(timeout=20)
+        assert json.loads(output) == {"state": "closed", "offset": 4, "reason": "enough"}
+        assert errors.decode() == f"penstock: {name} was closed at offset 4: enough\n"
+        assert reader.returncode == 0
+    shell.run("append", name, data=b"two\n", code=4)
+    shell.run("stop", name + "x", code=3)
+
+
+def test_a_reader_of_what_is_deleted_is_told_so(shell: Shell, name: str) -> None:
+    shell.run("append", name, data=b"one\n")
+    with shell.start("tail", "-f", name) as reader:
+        assert read_line(reader) == b"one\n"
+        shell.run("rm", name)
+        _, errors = reader.communicate(timeout=20)
+        assert (reader.returncode, errors.count(b"\n")) == (4, 1)
+
+
+def test_bytes_without_records_are_shown_as_lines(shell: Shell, name: str) -> None:
+    shell.run("put", "-", name, "--type", "application/octet-stream", data=b"a\nb\n\xffc")
+    assert shell.run("tail", name, "-n", "2") == b"b\n\xffc"
+    assert shell.run("tail", "-f", name, "-q", "--from", "2") == b"b\n\xffc"
+
+
+async def test_a_server_that_has_only_files_is_read_all_the_same(name: str, tmp_path: Path) -> None:
+    streams = Streams(":memory:")
+    app = FastAPI(lifespan=streams.lifespan)
+    app.include_router(streams.files())
+    async with serving(app) as port:
+        shell = Shell(f"http://127.0.0.1:{port}", tmp_path)
+        await streams.append("log", [b"1\n", b"2\n"], create=StreamSpec(content_type="application/x-ndjson"))
+        assert await asyncio.to_thread(shell.run, "tail", "log", "-n", "1") == b"2\n"
+        with shell.start("tail", "-f", "log", "-n", "1") as reader:
+            assert await asyncio.to_thread(read_line, reader) == b"2\n"
+            await streams.append("log", [b"3\n"], close=True)
+            output, errors = await asyncio.to_thread(reader.communicate)
+            assert (output, reader.returncode) == (b"3\n", 0)
+            assert errors == b"penstock: log was closed at offset 6\n"
 
 
 def test_types_of_lines_are_found_out(shell: Shell, name: str) -> None:

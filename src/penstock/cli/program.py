@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "get": "Download a stream.",
     "tail": "Show the end of a stream, and what comes after it.",
     "append": "Append lines to a stream as they come.",
+    "stop": "Tell who writes a stream that its readers have enough.",
     "ls": "List streams.",
     "info": "Tell about a stream.",
     "rm": "Delete streams.",

@@ -24,6 +24,8 @@ from penstock.client.errors import (
     SourceChanged,
     Unreachable,
 )
+from penstock.client.presence import Presence
+from penstock.client.records import Closed, Record
 from penstock.client.remote import RemoteStream
 from penstock.client.sources import BinaryReader, SourceLike
 from penstock.client.sync import SyncAppender, SyncClient
@@ -35,11 +37,14 @@ __all__ = [
     "Client",
     "ClientError",
     "ClientOptions",
+    "Closed",
     "CorruptTransfer",
     "DestinationBusy",
     "DestinationLike",
     "Downloaded",
+    "Presence",
     "Progress",
+    "Record",
     "RecordLike",
     "RecordType",
     "RemoteStream",

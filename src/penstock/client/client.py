@@ -24,8 +24,10 @@ from penstock.client.feeds import GrowingFeed
 from penstock.client.folders import at_once, files_in
 from penstock.client.ledger import Entry, state_folder
 from penstock.client.paths import path_of, query
+from penstock.client.presence import Presence, presence_from_json
 from penstock.client.reading import Reading, Version
-from penstock.client.remote import RemoteStream, remote_from_json
+from penstock.client.records import Closed, Record, Records, begins
+from penstock.client.remote import RemoteStream, remote_from_headers, remote_from_json
 from penstock.client.resuming import Resuming, described
 from penstock.client.retry import Backoff, refuse
 from penstock.client.sources import PathSource, Source, SourceLike, sliceable, source_of
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 PAGE: Final = 1000
 _MAX_SENDERS: Final = 1000
+_TEXT: Final = {"content-type": "text/plain; charset=utf-8"}
 
 
 class ClientOptions(TypedDict, total=False):
@@ -364,6 +367,85 @@ class Client:
         async with aclosing(reading.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def records(
+        self,
+        name: str,
+        start: int | None = None,
+        *,
+        last: int | None = None,
+        since: str | float | None = None,
+        follow: bool = True,
+        ended: Callable[[Closed], None] = lambda _: None,
+    ) -> AsyncGenerator[Record, None]:
+        """Yield records as they come, each once, over as many connections as it takes, until the stream is closed.
+
+        To stop early, close the generator, as that of `read`. Of a stream without records come pieces of its bytes.
+
+        Args:
+            name: the stream's name.
+            start: the offset to begin at, where a record does; with none of these three, at the tail.
+            last: begin so many records before it.
+            since: begin with what was appended since then: Unix seconds, a date-time of RFC 3339 with its zone, or
+                with a minus sign seconds ago. Of streams that know when their records came.
+            follow: whether to wait for what is to come.
+            ended: is told how it ended, when the stream was followed to its end.
+
+        Raises:
+            StreamNotFound: there is no such stream, or no live door.
+            StreamFailed: the stream broke; what it has was yielded before.
+            StreamGone: it was deleted or replaced meanwhile.
+            OffsetOutOfRange: ``start`` is no place where a record begins, or what comes next was dropped.
+            ServerError: there is no such place to begin: the stream has no records, or does not know their times.
+            Unreachable: no retry was left.
+        """
+        place = begins(start, last, since)
+        reading = Records(self._live, name, self._files.patience, place, follow=follow, ended=ended)
+        async with aclosing(reading.items()) as records:
+            async for record in records:
+                yield record
+
+    async def stop(self, name: str, reason: str = "") -> RemoteStream:
+        """Tell whoever writes a stream that its readers have enough, and close it: the "stop generating" button.
+
+        The producer's append raises `StreamStopped`, in the middle of a long one, too; the other readers come to the
+        end. Of a stream that has ended already, nothing changes.
+
+        Args:
+            name: the stream's name.
+            reason: a line of text, up to 500 characters, that the producer and the other readers are told.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+        """
+
+        async def once() -> RemoteStream:
+            path = f"{path_of(self._live.prefix, name)}?stop"
+            async with self._engine.exchange("POST", path, body=reason.encode(), headers=_TEXT) as answer:
+                if answer.status != 200:
+                    raise refuse(await answer.refusal(name), now=time.time)
+                return remote_from_headers(name, answer.url, answer.headers)
+
+        return await self._live.backoff.persist(once)
+
+    async def presence(self, name: str) -> Presence:
+        """Return who is there of a stream: its readers and its producers, on all processes of the server.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+        """
+
+        async def once() -> Presence:
+            path = f"{path_of(self._live.prefix, name)}?presence"
+            async with self._engine.exchange("GET", path) as answer:
+                if answer.status != 200:
+                    raise refuse(await answer.refusal(name), now=time.time)
+                try:
+                    return presence_from_json(json.loads(await answer.document()))
+                except ValueError as error:
+                    raise ClientError(f"{answer.url} does not tell who is there.") from error
+
+        return await self._live.backoff.persist(once)
 
     async def append(
         self,

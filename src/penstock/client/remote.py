@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.model import OCTETS, StreamInfo
+from penstock.model import OCTETS, STOPPED, StreamInfo
 from penstock.protocols.dates import parse_date
 from penstock.protocols.digest import DigestError, parse_digests
 from penstock.protocols.ranges import parse_content_range
@@ -44,6 +44,7 @@ def remote_from_headers(name: str, url: str, headers: Mapping[str, str]) -> Remo
     state = headers.get("stream-state", "closed")
     closed = state != "open"
     tail = _tail(headers)
+    stopped = headers.get("stream-stopped")
     return RemoteStream(
         name=name,
         incarnation=headers.get("stream-incarnation", ""),
@@ -57,6 +58,7 @@ def remote_from_headers(name: str, url: str, headers: Mapping[str, str]) -> Remo
         modified_at=parse_date(headers.get("last-modified", "")) or 0.0,
         expires_at=_moment(headers.get("stream-expires-at")),
         digests=digests_from(headers),
+        attributes={} if stopped is None else {STOPPED: urllib.parse.unquote(stopped)},
         etag=headers.get("etag"),
         url=url,
     )

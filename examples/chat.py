@@ -6,23 +6,17 @@ curl -N 'http://127.0.0.1:8000/live/rooms/lobby?offset=0' &
 curl http://127.0.0.1:8000/     # in a browser
 """
 
-from fastapi import FastAPI
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, Header
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from penstock import Streams, StreamSpec
+from penstock import Producer, Streams, StreamSpec
 
 ROOM = StreamSpec(content_type="application/x-ndjson", ttl=30 * 24 * 3600)
-PAGE = """<!doctype html><title>Lobby</title><ul></ul><form><input autofocus></form><script>
-new EventSource('/live/rooms/lobby?offset=0').onmessage = event => {  // it comes back by itself, with Last-Event-ID
-  document.querySelector('ul').append(Object.values(JSON.parse(event.data)).join(': '), document.createElement('br'))
-}
-document.forms[0].onsubmit = event => {
-  const body = JSON.stringify({ who: 'somebody', text: event.target[0].value })
-  fetch('/rooms/lobby', { method: 'POST', body, headers: { 'content-type': 'application/json' } })
-  return event.target.reset() || false
-}
-</script>"""
+PAGE = Path(__file__).with_name("chat.html").read_text()
 streams = Streams("./data")
 app = FastAPI(lifespan=streams.lifespan)
 app.include_router(streams.live(prefix="/live"))
@@ -35,5 +29,8 @@ class Line(BaseModel):
 
 
 @app.post("/rooms/{room}")
-async def say(room: str, line: Line) -> None:
-    await streams.append(f"rooms/{room}", [line.model_dump_json().encode() + b"\n"], create=ROOM)
+async def say(
+    room: str, line: Line, producer_id: Annotated[str, Header()] = "", producer_seq: Annotated[int, Header()] = 0
+) -> None:
+    producer = Producer(producer_id, 0, producer_seq) if producer_id else None  # a line that is sent again comes once
+    await streams.append(f"rooms/{room}", [line.model_dump_json().encode() + b"\n"], producer=producer, create=ROOM)

@@ -15,8 +15,9 @@ from penstock import Streams, StreamSpec
 READINGS = StreamSpec(content_type="application/x-ndjson", compact_by="sensor")  # of old records, the last a sensor
 PAGE = """<!doctype html><title>Sensors</title><table></table><script>
 const rows = {}
-new EventSource('/live/readings?offset=first').onmessage = event => {  // it comes back by itself, with Last-Event-ID
-  const { sensor, celsius } = JSON.parse(event.data)
+// By its name among others (?name=), it can be followed before anything was measured. It comes back by itself.
+new EventSource('/live/?name=readings&offset=0').onmessage = event => {
+  const { sensor, celsius } = JSON.parse(event.data).data
   rows[sensor] ??= document.querySelector('table').insertRow()
   rows[sensor].textContent = `${sensor}: ${celsius} °C`
 }

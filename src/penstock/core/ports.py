@@ -103,11 +103,12 @@ Decide: TypeAlias = Callable[[View], Change]
 
 
 class Proposal(NamedTuple):
-    """One of several commits: a durable one to what a name shows. See `Store.commit` for what the fields mean."""
+    """One of several commits, durable. See `Store.commit` for what the fields mean."""
 
     name: str
     decide: Decide
     size: int
+    incarnation: str | None = None
 
 
 class Reader(Protocol):

@@ -20,10 +20,9 @@ from penstock.doors.resumable import ResumableFiles, asked, creates, is_upload
 from penstock.doors.schemas import PAGE_OF_STREAMS, STREAM, bytes_of, json_of, parameter, problems
 from penstock.doors.tus import TusDoor, is_tus, method_of, option_fields, shows_its_upload
 from penstock.model import StreamInfo, check_name
-from penstock.protocols.digest import format_digests
 from penstock.protocols.resumable import Limits
 from penstock.toolkit.problems import RequestError, problem_response
-from penstock.toolkit.responses.stream_fields import etag_of, state_fields
+from penstock.toolkit.responses.stream_fields import state_fields
 
 WEEK = 7 * 86400.0
 
@@ -304,9 +303,4 @@ def files_router(
 
 def _stored(info: StreamInfo, url: str, status: int, answer: Response | None) -> Response:
     """Return the answer to a completed upload: the hook's, where it has one."""
-    headers = {"etag": str(etag_of(info)), "location": url, **state_fields(info)}
-    if info.digests:
-        headers["repr-digest"] = format_digests(info.digests)
-    if answer is not None:
-        return completed_by(answer, headers)
-    return JSONResponse(described(info, url), status, headers)
+    return uploads.stored(info, url, status) if answer is None else completed_by(answer, uploads.fields(info, url))

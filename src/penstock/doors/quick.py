@@ -5,17 +5,18 @@ through its middlewares: that is nine tenths of the time of a small request. A `
 one kind of answer. Whatever it does not know for certain, a field that may mean something or a request that is to be
 refused, goes the long way, by which it is decided and answered as ever.
 
-A client sends the same head again and again, but for a number or two. So heads are taken apart once, by who does that
+A client sends the same fields again and again, but for a number or two. So heads are taken apart once, by who does that
 anyway, and then recognised.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
 from collections.abc import Sequence
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from penstock.errors import PenstockError
 from penstock.model import Buffer
 
 STATE: Final = "penstock.quick"
@@ -24,10 +25,15 @@ STATE: Final = "penstock.quick"
 _MEANINGLESS: Final = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language"})
 """Fields of a request that say nothing that changes the answer."""
 
+CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ ]?(([0-9]{1,5}))\r\n", re.IGNORECASE)
+"""Of short content: for `QuickDoor`."""
+
 _LONGEST_HEAD: Final = 1024
-_MOST_HEADS: Final = 4096
+_MOST_HEADS: Final = 1024
+_MOST_TOGETHER: Final = 128
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class Exchange(Protocol):
@@ -40,31 +46,19 @@ class Exchange(Protocol):
         """Let the request go the long way; where an error tells that it may have had its effect, only to say that."""
 
 
-class Plain(NamedTuple, Generic[T]):
-    """What a plain request says.
+class QuickRequest(NamedTuple, Generic[T]):
+    """A request whose fields are known.
 
     Attributes:
         name: of the stream,
-        quoted: the same as JSON writes it,
-        meaning: what the door made of the fields.
-    """
-
-    name: str
-    quoted: str
-    meaning: T
-
-
-class QuickRequest(NamedTuple, Generic[T]):
-    """A request whose head is known.
-
-    Attributes:
-        plain: what it says,
-        numbers: but for the numbers in its head that may differ from one request to the next, as they stand there.
+        meaning: what the door made of the fields,
+        numbers: but for the numbers among them that may differ from one request to the next, as they stand there.
         start: where its content begins in what was received,
         stop: and where that ends.
     """
 
-    plain: Plain[T]
+    name: str
+    meaning: T
     numbers: Sequence[bytes]
     start: int
     stop: int
@@ -81,57 +75,52 @@ class QuickDoor(Generic[T]):
     """
 
     def __init__(self, method: str, prefix: str, numbers: re.Pattern[bytes]) -> None:
-        self._method = method.encode()
-        self._prefix = f"{prefix}/".encode()
-        self._beginning = self._method + b" " + self._prefix
+        # Names that stand in URLs and in JSON as they are (RFC 3986 section 3.3).
+        plain = rb"[-A-Za-z0-9._~!$&()*+,;=:@/]+"
+        self._line = re.compile(rb"%b %b/(%b) HTTP/1\.1(?=\r\n)" % (method.encode(), re.escape(prefix).encode(), plain))
         self._numbers = numbers
-        self._heads: dict[bytes, Plain[T]] = {}
+        self._meanings: dict[bytes, T] = {}
 
     # -- for the server -----------------------------------------------------------------------------------------------
 
     def known(self, data: bytes) -> QuickRequest[T] | None:
-        """Return the request that ``data`` begins with, if that has a head which was learned."""
-        if not data.startswith(self._beginning):
+        """Return the request that ``data`` begins with, if it has fields which were learned."""
+        line = self._line.match(data)
+        if line is None:
             return None
-        start = data.find(b"\r\n\r\n", 0, _LONGEST_HEAD) + 4
-        field = self._numbers.search(data, 0, start)
-        plain = self._heads.get(_without(data[:start], field))
-        if plain is None:
+        start = data.find(b"\r\n\r\n", line.end(), _LONGEST_HEAD) + 4
+        field = self._numbers.search(data, line.end(), start)
+        meaning = self._meanings.get(_without(data, line.end(), start, field))
+        if meaning is None:
             return None
         numbers = () if field is None else field.groups()[1:]
-        return QuickRequest(plain, numbers, start, start + self.length(numbers))
+        return QuickRequest(line[1].decode(), meaning, numbers, start, start + self.length(numbers))
 
     def learn(self, data: bytes, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        """Remember the head that ``data`` begins with, if it is that of a plain request.
+        """Remember the fields of the head that ``data`` begins with, if it is that of a plain request.
 
         Args:
             data: what was received.
             target: what it asks for, as somebody understood who can tell,
             fields: and its header fields, with their names in lower case.
         """
-        if not data.startswith(self._beginning):
+        line = self._line.match(data)
+        if line is None or line[0].split(b" ")[1] != target:
             return
-        head = data[: data.find(b"\r\n\r\n", 0, _LONGEST_HEAD) + 4]
+        start = data.find(b"\r\n\r\n", line.end(), _LONGEST_HEAD) + 4
         # Each line is one of the fields that were understood: nothing is folded, and nothing comes before.
-        whole = head.startswith(self._method + b" " + target + b" HTTP/1.1\r\n")
-        if (
-            not whole
-            or head.count(b"\n") != len(fields) + 2
-            or not target.isascii()
-            or b"%" in target
-            or b"?" in target
-        ):
+        whole = data.count(b"\n", line.end(), start) == len(fields) + 2
+        telling = [(name, value) for name, value in fields if name not in _MEANINGLESS]
+        told = dict(telling)
+        keeps_alive = told.pop(b"connection", b"keep-alive").lower() == b"keep-alive"
+        if not whole or not keeps_alive or len({name for name, _ in telling}) != len(telling):
             return
-        others = {field: value for field, value in fields if field not in _MEANINGLESS}
-        if others.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
-            return
-        count = sum(field not in _MEANINGLESS and field != b"connection" for field, _ in fields)
-        meaning = self.meaning(others) if count == len(others) else None
+        meaning = self.meaning(told)
         if meaning is not None:
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            name = target[len(self._prefix) :].decode()
-            self._heads[_without(head, self._numbers.search(head))] = Plain(name, json.dumps(name), meaning)
+            if len(self._meanings) >= _MOST_HEADS:
+                self._meanings.clear()
+            field = self._numbers.search(data, line.end(), start)
+            self._meanings[_without(data, line.end(), start, field)] = meaning
 
     # -- for the doors ------------------------------------------------------------------------------------------------
 
@@ -148,6 +137,62 @@ class QuickDoor(Generic[T]):
         raise NotImplementedError
 
 
-def _without(head: bytes, field: re.Match[bytes] | None) -> bytes:
-    """Return a head without the numbers that may differ."""
-    return head if field is None else head[: field.start(1)] + head[field.end(1) :]
+class CommittingDoor(QuickDoor[T], Generic[T, Item]):
+    """A door whose requests change something. Those that come while others are being committed are committed together.
+
+    Args:
+        method: as of `QuickDoor`.
+        prefix: as of `QuickDoor`.
+    """
+
+    def __init__(self, method: str, prefix: str) -> None:
+        super().__init__(method, prefix, CONTENT_LENGTH)
+        self._waiting: list[tuple[Item, Exchange]] = []
+        self._committing: asyncio.Task[None] | None = None
+
+    def length(self, numbers: Sequence[bytes]) -> int:
+        """See `QuickDoor.length`."""
+        return int(numbers[0])
+
+    def take(self, request: QuickRequest[T], body: bytes, exchange: Exchange) -> None:
+        """See `QuickDoor.take`."""
+        try:
+            item = self.prepare(request, body)
+        except PenstockError:
+            exchange.refuse()
+            return
+        self._waiting.append((item, exchange))
+        if self._committing is None:
+            self._committing = asyncio.get_running_loop().create_task(self._commit_all())
+
+    async def _commit_all(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
+            outcomes: Sequence[Any]
+            try:
+                outcomes = await self.commit([item for item, _ in waiting])
+            except BaseException as error:  # noqa: BLE001 - who waits has to hear of it
+                outcomes = [error] * len(waiting)
+            for (item, exchange), outcome in zip(waiting, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    exchange.refuse(outcome)
+                else:
+                    exchange.answer(self.answer(item, outcome))
+        self._committing = None
+
+    def prepare(self, request: QuickRequest[T], body: bytes) -> Item:
+        """Return what is to be committed; raise a `PenstockError` to let the request go the long way."""
+        raise NotImplementedError
+
+    async def commit(self, items: Sequence[Item]) -> Sequence[Any]:
+        """Return what came of each, or the error that it failed with."""
+        raise NotImplementedError
+
+    def answer(self, item: Item, outcome: Any) -> bytes:
+        """Return the whole answer."""
+        raise NotImplementedError
+
+
+def _without(data: bytes, begin: int, end: int, field: re.Match[bytes] | None) -> bytes:
+    """Return a part of some data without the numbers that may differ."""
+    return data[begin:end] if field is None else data[begin : field.start(1)] + data[field.end(1) : end]

@@ -72,7 +72,7 @@ class QuickDownloads(QuickDoor[bool]):
     def take(self, request: QuickRequest[bool], body: bytes, exchange: Exchange) -> None:
         """Send the stream, or the range of it."""
         del body
-        name = request.plain.name
+        name = request.name
         kept = self._kept.get(name)
         if kept is None or kept.generation != self._service.generation(name) or kept.info.expired(self._service.now()):
             self._close(name)
@@ -81,7 +81,7 @@ class QuickDownloads(QuickDoor[bool]):
             return
         kept.asked = time.monotonic()
         first, stop = 0, kept.tail
-        if request.plain.meaning:
+        if request.meaning:
             first = int(request.numbers[0])
             stop = min(stop, int(request.numbers[1]) + 1) if request.numbers[1] else stop
         content = kept.reader.read_now(first, stop) if first < stop <= first + _MOST_BYTES else None
@@ -90,7 +90,7 @@ class QuickDownloads(QuickDoor[bool]):
             return
         status = "200 OK"
         fields = f"{kept.fields}content-length: {stop - first}\r\ndate: {format_date(time.time())}\r\n\r\n"
-        if request.plain.meaning:
+        if request.meaning:
             status = "206 Partial Content"
             fields = f"content-range: bytes {first}-{stop - 1}/{kept.tail}\r\n{fields}"
         exchange.answer(f"HTTP/1.1 {status}\r\n{fields}".encode(), content)

@@ -7,21 +7,23 @@ from dataclasses import replace
 from typing import Any, Self, TypeAlias
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from penstock.core.digests import Hasher
 from penstock.core.service import StreamService
-from penstock.doors.fields import check_coding, content_type_of, filename_of, key_of, spec_of
+from penstock.doors.fields import check_coding, content_type_of, described, filename_of, key_of, spec_of
 from penstock.doors.hooks import NewUpload
 from penstock.errors import PreconditionFailed
 from penstock.model import StreamInfo, new_incarnation
 from penstock.protocols.conditional import Preconditions, Verdict, evaluate
+from penstock.protocols.digest import format_digests
 from penstock.toolkit.problems import bad_request
 from penstock.toolkit.requests.bodies import content_length, limited, pump
 from penstock.toolkit.requests.integrity import check_digests, given_digests
 from penstock.toolkit.responses.representations import precondition_fields, wanted_digest
-from penstock.toolkit.responses.stream_fields import etag_of
+from penstock.toolkit.responses.stream_fields import etag_of, state_fields
 
-_SMALL = 64 * 1024
+SMALL = 64 * 1024
 """A body of at most this many declared bytes is taken in one commit, which is what many small files are quickest by."""
 
 
@@ -73,7 +75,7 @@ async def receive(service: StreamService, request: Request, new: NewUpload, expe
     spec = replace(about, metadata=new.metadata, owner=new.owner, key=new.key)
     condition = Conditions.of(request, name)
     chunks = limited(request, new.max_size)
-    if length is not None and length <= _SMALL:
+    if length is not None and length <= SMALL:
         data = [chunk async for chunk in chunks]
         await hasher.update(data)
         check_digests(name, given, hasher.digests())
@@ -89,6 +91,17 @@ async def receive(service: StreamService, request: Request, new: NewUpload, expe
         await expect(name, draft.info.incarnation, request)
         info = await draft.publish(hasher.digests())
         return info, not condition.found
+
+
+def fields(info: StreamInfo, url: str) -> dict[str, str]:
+    """Return the fields that tell of a complete upload."""
+    told = {"etag": str(etag_of(info)), "location": url, **state_fields(info)}
+    return {**told, "repr-digest": format_digests(info.digests)} if info.digests else told
+
+
+def stored(info: StreamInfo, url: str, status: int) -> Response:
+    """Return the answer to a complete upload."""
+    return JSONResponse(described(info, url), status, fields(info, url))
 
 
 class Conditions:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock import Streams, __version__
 from penstock.doors.live.quick import QuickAppends
-from penstock.doors.quick import STATE
+from penstock.doors.quick import STATE, QuickDoor
 from penstock.doors.quick_downloads import QuickDownloads
+from penstock.doors.quick_uploads import QuickUploads
 from penstock.server.date import Dated
 from penstock.server.forwarded import Forwarded
 from penstock.server.settings import Settings
@@ -45,10 +46,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         downloads = QuickDownloads(streams)
+        files: list[QuickDoor[Any]] = []
+        if not settings.origins:  # to whose scripts an answer tells more
+            files.append(downloads)
+            if webhooks is None:
+                most = settings.max_size or None
+                files.append(QuickUploads(streams, root_path=settings.root_path, max_size=most))
         async with streams.lifespan(app):
             try:
-                # With origins to answer to, answers have more fields.
-                yield {STATE: [QuickAppends(streams), *([] if settings.origins else [downloads])]}
+                yield {STATE: [QuickAppends(streams), *files]}
             finally:
                 await downloads.stop()
 

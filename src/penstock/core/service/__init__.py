@@ -6,6 +6,6 @@ It is one class in parts, each of which stands on the one before it: what all st
 
 from penstock.core.service.reading import PAGE
 from penstock.core.service.service import Companion, StreamService, SystemClock
-from penstock.core.service.writing import Append
+from penstock.core.service.writing import Append, Put
 
-__all__ = ["PAGE", "Append", "Companion", "StreamService", "SystemClock"]
+__all__ = ["PAGE", "Append", "Companion", "Put", "StreamService", "SystemClock"]

@@ -68,7 +68,10 @@ class ServiceBase:
             if self._collecting is not None:
                 outcomes = await self._collecting.commit_each(proposals)
             else:
-                commits = [self._store.commit(name, decide, size=size) for name, decide, size in proposals]
+                commits = [
+                    self._store.commit(name, decide, size=size, incarnation=incarnation)
+                    for name, decide, size, incarnation in proposals
+                ]
                 outcomes = await asyncio.gather(*commits, return_exceptions=True)
         finally:
             for name in {proposal.name for proposal in proposals}:

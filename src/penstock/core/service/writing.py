@@ -30,8 +30,36 @@ class Append(NamedTuple):
     content_type: str | None = None
 
 
+class Put(NamedTuple):
+    """One of several small streams that are created or replaced: its name, all of it, and what is said about it.
+
+    ``condition`` looks at what the name shows, and raises `PreconditionFailed` if that must not be replaced.
+    """
+
+    name: str
+    data: Buffer
+    spec: StreamSpec
+    condition: Condition | None = None
+
+
 def _append(name: str, data: Buffer, content_type: str | None, now: float, view: View) -> Change:
     return rules.append(view, name, (data,), now=now, content_type=content_type)
+
+
+def _proposed(name: str, put: Put, incarnation: str, now: float) -> Proposal:
+    def decide(view: View) -> Change:
+        return rules.put(
+            view,
+            name,
+            put.spec,
+            incarnation=incarnation,
+            now=now,
+            data=(put.data,),
+            digests={},
+            condition=put.condition,
+        )
+
+    return Proposal(name, decide, len(put.data), incarnation)
 
 
 class Writing(Reading):
@@ -140,6 +168,20 @@ class Writing(Reading):
             else Appended(there(outcome), outcome.offset, outcome.duplicate)
             for outcome in outcomes
         ]
+
+    async def put_each(self, puts: Sequence[Put]) -> list[StreamInfo | BaseException]:
+        """Create or replace several streams, each for itself, in this order.
+
+        It takes a fraction of the time of as many `put`.
+
+        Returns:
+            for each what `put` would have returned or raised.
+        """
+        now = self.now()
+        outcomes = await self.commit_each(
+            [_proposed(check_name(put.name), put, new_incarnation(), now) for put in puts]
+        )
+        return [outcome if isinstance(outcome, BaseException) else there(outcome) for outcome in outcomes]
 
     async def append_records(
         self,

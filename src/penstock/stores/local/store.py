@@ -141,13 +141,15 @@ class LocalStore:
     async def commit_each(self, proposals: Sequence[Proposal]) -> Sequence[Change | BaseException]:
         """See `CollectingStore.commit_each`."""
         self._engine.check_started()
-        commits = [Commit(name, decide, None, None, self._engine.fsync) for name, decide, _ in proposals]
-        sizes = [size for _, _, size in proposals]
-        jobs = await self._filing.through_catalog(list(zip(commits, sizes, strict=True)))
+        commits = [
+            (Commit(name, decide, incarnation, None, self._engine.fsync), size)
+            for name, decide, size, incarnation in proposals
+        ]
+        jobs = await self._filing.through_catalog(commits)
         outcomes = [job.error or job.outcome().change for job in jobs]
         for at, outcome in enumerate(outcomes):
             if isinstance(outcome, Moved):
-                (outcomes[at],) = await asyncio.gather(self._through_file(commits[at]), return_exceptions=True)
+                (outcomes[at],) = await asyncio.gather(self._through_file(commits[at][0]), return_exceptions=True)
         return outcomes
 
     async def _through_file(self, commit: Commit) -> Change:

@@ -70,6 +70,13 @@ def told(answer: Answer) -> tuple[int, dict[str, str], str]:
     return answer.status, fields, re.sub(own, "*", answer.body.decode())
 
 
+async def test_large_files_go_the_long_way_however_often_they_come(tmp_path: Path) -> None:
+    async with served(tmp_path / "data") as server:
+        for times in range(1, 4):
+            assert (await server.put("new", bytes(1_234_567))).status == 413
+            assert len(server.long) == times
+
+
 @pytest.mark.parametrize("name", ["report.csv", "a/b/c", "photo.JPEG", "no-suffix", "x.tar.gz"])
 @pytest.mark.parametrize("fields", [{}, {"Content-Type": "text/plain; charset=utf-8"}])
 async def test_the_answers_are_the_same(tmp_path: Path, name: str, fields: dict[str, str]) -> None:

@@ -115,17 +115,22 @@ class QuickDoor(Generic[T]):
         keeps_alive = told.pop(b"connection", b"keep-alive").lower() == b"keep-alive"
         if not whole or not keeps_alive or len({name for name, _ in telling}) != len(telling):
             return
-        meaning = self.meaning(told)
+        field = self._numbers.search(data, line.end(), start)
+        meaning = self.meaning(told, numbered=field is not None)
         if meaning is not None:
             if len(self._meanings) >= _MOST_HEADS:
                 self._meanings.clear()
-            field = self._numbers.search(data, line.end(), start)
             self._meanings[_without(data, line.end(), start, field)] = meaning
 
     # -- for the doors ------------------------------------------------------------------------------------------------
 
-    def meaning(self, fields: dict[bytes, bytes]) -> T | None:
-        """Return what the fields mean, but for those that mean nothing; None if the request is not plain."""
+    def meaning(self, fields: dict[bytes, bytes], *, numbered: bool) -> T | None:
+        """Return what a request means; None if it is not plain.
+
+        Args:
+            fields: its fields, but for those that mean nothing.
+            numbered: whether there is the field with the numbers among them, of the form that the door knows.
+        """
         raise NotImplementedError
 
     def length(self, numbers: Sequence[bytes]) -> int:

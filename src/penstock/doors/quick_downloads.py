@@ -21,7 +21,6 @@ from penstock.protocols.dates import format_date
 from penstock.toolkit.responses.stream_downloads import plain_fields
 
 _RANGE: Final = re.compile(rb"\r\nrange:[ ]?bytes=(([0-9]{1,15})-([0-9]{0,15}))\r\n", re.IGNORECASE)
-_ONE_RANGE: Final = re.compile(rb"bytes=[0-9]{1,15}-[0-9]{0,15}")
 
 _MOST_BYTES: Final = 256 * 1024
 """Of one answer. More takes so long that the way does not matter, and is sent in slices there."""
@@ -58,11 +57,9 @@ class QuickDownloads(QuickDoor[bool]):
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def meaning(self, fields: dict[bytes, bytes]) -> bool | None:
+    def meaning(self, fields: dict[bytes, bytes], *, numbered: bool) -> bool | None:
         """See `QuickDoor.meaning`: whether it is for a range."""
-        if not fields:
-            return False
-        return True if fields.keys() == {b"range"} and _ONE_RANGE.fullmatch(fields[b"range"]) else None
+        return numbered if fields.keys() == ({b"range"} if numbered else set()) else None
 
     def length(self, numbers: Sequence[bytes]) -> int:
         """See `QuickDoor.length`."""

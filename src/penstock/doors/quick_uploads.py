@@ -47,9 +47,9 @@ class QuickUploads(CommittingDoor[str, _Upload]):
         self._base = f"{root_path}{prefix}/"
         self._most = SMALL if max_size is None else min(SMALL, max_size)
 
-    def meaning(self, fields: dict[bytes, bytes]) -> str | None:
+    def meaning(self, fields: dict[bytes, bytes], *, numbered: bool) -> str | None:
         """See `QuickDoor.meaning`: the content type, as far as it is told."""
-        if not fields.keys() <= {b"content-type", b"content-length"} or b"content-length" not in fields:
+        if not numbered or not fields.keys() <= {b"content-type", b"content-length"}:
             return None
         declared = fields.get(b"content-type", b"").decode("latin-1")
         try:

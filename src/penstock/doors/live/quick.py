@@ -26,9 +26,9 @@ class QuickAppends(CommittingDoor[RecordFormat, Append]):
         super().__init__("POST", prefix)
         self._service = service
 
-    def meaning(self, fields: dict[bytes, bytes]) -> RecordFormat | None:
+    def meaning(self, fields: dict[bytes, bytes], *, numbered: bool) -> RecordFormat | None:
         """See `QuickDoor.meaning`: how the content makes records."""
-        if fields.keys() != {b"content-type", b"content-length"}:
+        if not numbered or fields.keys() != {b"content-type", b"content-length"}:
             return None
         try:
             return RecordFormat.of(fields[b"content-type"].decode("latin-1"))

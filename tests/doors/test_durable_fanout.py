@@ -251,14 +251,19 @@ async def test_a_reader_is_sent_back_after_its_time_whatever_others_do(handed: b
         assert len(seen) > 3
 
 
+async def outrun(port: int) -> None:
+    """Append more than a reader's line has room for, and let some time pass, which is what is tested."""
+    for _ in range(20):
+        await append(port, "s", "bytes", bytes(1_000_000))
+    await asyncio.sleep(0.5)
+
+
 async def test_a_slow_reader_is_sent_back_once_it_takes_something() -> None:
     async with application(lifetime=0.3) as port:
         await create(port, "s", "bytes")
         async with following(port, "s", receive_buffer=4096) as (_, slow):
             await anext(slow)
-            for _ in range(20):
-                await append(port, "s", "bytes", bytes(1_000_000))
-            await asyncio.sleep(0.5)  # the time is what is tested
+            await outrun(port)
             got = [event async for event in slow]  # and it ends properly, short of the end
         at = json.loads(got[-1].data)["streamNextOffset"]
         read = sum(len(b64decode(event.data)) for event in got if event.kind == "data")
@@ -271,9 +276,7 @@ async def test_a_reader_who_takes_nothing_for_too_long_is_cut_off() -> None:
         await create(port, "s", "bytes")
         async with following(port, "s", receive_buffer=4096) as (_, slow):
             await anext(slow)
-            for _ in range(20):
-                await append(port, "s", "bytes", bytes(1_000_000))
-            await asyncio.sleep(0.5)  # the time is what is tested
+            await outrun(port)
             with pytest.raises((Broken, ConnectionError)):
                 async for _ in slow:
                     pass

@@ -1,6 +1,6 @@
 """What one transaction changes: heads are read once and written once, however many jobs touch them. Blocking.
 
-The heads are kept for the next transaction too. Another process may have changed them by then; the engine tells.
+The heads are kept for the next transaction too. Another process may have changed some by then; `Generations` tell.
 """
 
 from __future__ import annotations
@@ -45,6 +45,25 @@ class Slot:
     pending: list[Buffer] = field(default_factory=list)
     pending_at: int = 0
     producers: dict[str, ProducerState] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What is known of a name.
+
+    Attributes:
+        generation: the number of the name's commits, up to which that is so.
+        epoch: the epoch of the batch in which that was looked at last.
+        shown: what it shows, if that has been ``looked_up``.
+        looked_up: see above.
+        incarnations: those of its streams that are known, by incarnation.
+    """
+
+    generation: int
+    epoch: int
+    shown: Slot | None = None
+    looked_up: bool = False
+    incarnations: dict[str, Slot] = field(default_factory=dict)
 
 
 class Filed(NamedTuple):
@@ -94,28 +113,27 @@ class Batch:
         self._instance = instance
         self._generations = generations
         self._changed: set[str] = set()
-        self._version = -1
+        self._last = -1  # the number of the last commit of all,
+        self._epoch = 0  # and how often that was somebody else's
         self._room = True
-        self._names: dict[str, Slot | None] = {}
-        self._incarnations: dict[str, Slot] = {}
+        self._names: dict[str, _Known] = {}
         self._touched: list[Slot] = []
 
     def begin(self, *, durable: bool, grow: bool = True, insert: bool = True) -> None:
         """Begin a transaction; see `Catalog.begin`. Without ``insert`` there is no room for further streams."""
         self._room = insert
         self.catalog.begin(durable=durable, grow=grow)
-        version = self.catalog.version()
-        if version != self._version or len(self._names) > _MOST_KNOWN:
+        self._epoch += self._generations.last_of_all() != self._last
+        if len(self._names) > _MOST_KNOWN:
             self._forget()
-            self._version = version
 
     def look_up(self, names: Iterable[str]) -> None:
         """Look several names up together that will be asked for: one statement instead of one for each."""
-        unknown = [name for name in dict.fromkeys(names) if name not in self._names]
+        unknown = [name for name in dict.fromkeys(names) if not self._of(name).looked_up]
         if len(unknown) > 1:
             found = {head.info.name: head for head in self.catalog.by_names(unknown)}
             for name in unknown:
-                self._names[name] = self._known(found.get(name))
+                self._show(name, self._slot_of(found.get(name)))
 
     def commit(self) -> None:
         """Write what changed, and end the transaction."""
@@ -126,7 +144,11 @@ class Batch:
             self.catalog.commit()
         finally:
             self._generations.end(changing)
-            self._changed.clear()
+        for name in self._changed:
+            if name in self._names:
+                self._names[name].generation = self._generations.last(name)
+        self._changed.clear()
+        self._last = self._generations.last_of_all()
 
     def rollback(self) -> None:
         """End the transaction with nothing changed."""
@@ -136,25 +158,37 @@ class Batch:
 
     def _forget(self) -> None:
         self._names.clear()
-        self._incarnations.clear()
         self._touched.clear()
         self._changed.clear()
 
     def by_name(self, name: str) -> Slot | None:
         """Return what the name shows."""
-        if name not in self._names:
-            self._names[name] = self._known(self.catalog.by_name(name))
-        return self._names[name]
+        known = self._of(name)
+        if not known.looked_up:
+            self._show(name, self._slot_of(self.catalog.by_name(name)))
+        return known.shown
 
     def by_incarnation(self, incarnation: str, name: str) -> Slot | None:
         """Return an incarnation of a name."""
-        slot = self._incarnations.get(incarnation) or self._known(self.catalog.by_incarnation(incarnation))
+        slot = self._of(name).incarnations.get(incarnation) or self._slot_of(self.catalog.by_incarnation(incarnation))
         return slot if slot is not None and slot.head.info.name == name else None
 
-    def _known(self, head: Head | None) -> Slot | None:
+    def _of(self, name: str) -> _Known:
+        """Return what is known of a name, and still so."""
+        known = self._names.get(name)
+        if known is None or (known.epoch != self._epoch and known.generation != self._generations.last(name)):
+            known = self._names[name] = _Known(self._generations.last(name), self._epoch)
+        known.epoch = self._epoch
+        return known
+
+    def _slot_of(self, head: Head | None) -> Slot | None:
         if head is None:
             return None
-        return self._incarnations.setdefault(head.info.incarnation, Slot(head))
+        return self._of(head.info.name).incarnations.setdefault(head.info.incarnation, Slot(head))
+
+    def _show(self, name: str, slot: Slot | None) -> None:
+        known = self._of(name)
+        known.shown, known.looked_up = slot, True
 
     def carry_out(self, commit: Commit) -> Applied:
         """Decide, and change the batch accordingly; raise with nothing changed."""
@@ -257,7 +291,7 @@ class Batch:
         if change.producer is not None:
             slot.producers[change.producer.producer.id] = change.producer
         if info.published:
-            self._names[info.name] = slot
+            self._show(info.name, slot)
 
     def discard(self, head: Head) -> None:
         """Remove a stream that another instance was still writing."""
@@ -272,19 +306,20 @@ class Batch:
 
     def _insert(self, info: StreamInfo) -> Slot:
         slot = Slot(Head.before(info), fresh=True)
-        self._incarnations[info.incarnation] = slot
+        self._of(info.name).incarnations[info.incarnation] = slot
         return slot
 
     def _is_there(self, slot: Slot) -> bool:
-        return self._incarnations.get(slot.head.info.incarnation) is slot
+        info = slot.head.info
+        return self._of(info.name).incarnations.get(info.incarnation) is slot
 
     def _displace(self, slot: Slot) -> tuple[str, ...]:
         """Make room for what takes the stream's place. It stays for its forks."""
         head = slot.head
         if not self._forks(head.info.incarnation):
             return self._remove(slot)
-        if self._names.get(head.info.name) is slot:
-            self._names[head.info.name] = None
+        if self._of(head.info.name).shown is slot:
+            self._show(head.info.name, None)
         head.info = replace(head.info, published=False, deleted=True)
         slot.rewritten = True
         self._write([slot])  # now, so that the catalog never sees two of one name
@@ -294,9 +329,10 @@ class Batch:
         head = slot.head
         self._changed.add(head.info.name)
         slot.removed = True
-        del self._incarnations[head.info.incarnation]
-        if self._names.get(head.info.name) is slot:
-            self._names[head.info.name] = None
+        known = self._of(head.info.name)
+        del known.incarnations[head.info.incarnation]
+        if known.shown is slot:
+            self._show(head.info.name, None)
         if not slot.fresh:
             self.catalog.remove(head.key)
         if not head.filed:

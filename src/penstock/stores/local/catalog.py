@@ -271,11 +271,6 @@ class Catalog:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def version(self) -> int:
-        """Return a number that changes when another connection has changed the catalog."""
-        number: int = self._db.execute("PRAGMA data_version").fetchone()[0]
-        return number
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let several reads see one state."""
@@ -398,17 +393,16 @@ class Catalog:
 
     def grow(self, heads: Sequence[Head]) -> None:
         """Write what appends change of states, at less than a third of the cost of `update` (4 against 15 us)."""
-        rows = [(head.key, info.tail, info.modified_at, info.deadline) for head in heads for info in (head.info,)]
-        if not _UPDATES_FROM:
-            for key, *values in rows:
-                self._db.execute(
-                    "UPDATE streams SET tail = ?, modified_at = ?, deadline = ? WHERE key = ?", (*values, key)
-                )
-            return
+        rows = [(info.tail, info.modified_at, info.deadline, head.key) for head in heads for info in (head.info,)]
+        # One statement for many takes 65 us to begin with, which are 15 times that of one row.
+        together = len(rows) - len(rows) % _GROUPS[1] if _UPDATES_FROM else 0
         self._in_groups(
-            "UPDATE streams SET tail = new.column2, modified_at = new.column3, deadline = new.column4"
-            " FROM (VALUES {}) AS new WHERE key = new.column1",
-            rows,
+            "UPDATE streams SET tail = new.column1, modified_at = new.column2, deadline = new.column3"
+            " FROM (VALUES {}) AS new WHERE key = new.column4",
+            rows[:together],
+        )
+        self._db.executemany(
+            "UPDATE streams SET tail = ?, modified_at = ?, deadline = ? WHERE key = ?", rows[together:]
         )
 
     def remove(self, key: int) -> None:

@@ -1,9 +1,9 @@
 """Counters that the processes of a folder share: by them, each knows at once that what a name shows has not changed.
 
 A file of numbers, mapped into memory, and a name's place in it is its hash. Who commits makes a number odd before, and
-even and another one after the commit. So whoever finds an even number, then reads from the catalog, and later finds the
+even after the commit; it only grows. So whoever finds an even number, then reads from the catalog, and later finds the
 same number, has read what is there now. A process that ends in the middle of a commit leaves an odd number behind,
-which nobody relies on, until the next commit to such a name. Names that share a place cost each other some reading.
+on which only who holds the lock to commit relies. Names that share a place cost each other some reading.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Final
 
 _PLACES: Final = 4096
-_SIZE: Final = 8 * _PLACES
+_ALL: Final = _PLACES
+"""The place that changes with each commit."""
+
+_SIZE: Final = 8 * (_PLACES + 1)
 
 
 class Generations:
-    """The counters. `begin` and `end` are for who holds the lock to commit; `of` is for anybody, and quick."""
+    """The counters. All but `of`, which is for anybody, is for who holds the lock to commit. Each step is quick."""
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -38,17 +41,25 @@ class Generations:
         number = self._numbers[_place_of(name)]
         return None if number % 2 else number
 
+    def last(self, name: str) -> int:
+        """Return a number that stays the same as long as no commit is begun that may change the name's streams."""
+        return self._numbers[_place_of(name)]
+
+    def last_of_all(self) -> int:
+        """Return a number that stays the same as long as no commit is begun."""
+        return self._numbers[_ALL]
+
     def begin(self, names: Iterable[str]) -> set[int]:
-        """Note that a commit may change what names show, and return their places, for `end`."""
-        places = {_place_of(name) for name in names}
+        """Note that a commit may change the streams of names, and return their places, for `end`."""
+        places = {_ALL, *map(_place_of, names)}
         for place in places:
-            self._numbers[place] |= 1
+            self._numbers[place] += 1 + self._numbers[place] % 2
         return places
 
     def end(self, places: Iterable[int]) -> None:
         """Note that the commit is through."""
         for place in places:
-            self._numbers[place] = (self._numbers[place] + 1 | 1) + 1 & 0xFFFFFFFFFFFFFFFF
+            self._numbers[place] += 1
 
     def close(self) -> None:
         """Release the mapping."""

@@ -88,11 +88,15 @@ def _compare(workload: Workload, sizes: Sizes, rounds: int, folder: Path) -> Com
                 comparison.missing[contender.name] = str(missing)
         for number in range(rounds + 1):
             for server in there:
+                before = server.processor()
                 try:
                     done = workload.measure(server, sizes)
                 except MissingError as missing:
                     comparison.missing[server.name] = str(missing)
                     continue
+                spent = server.processor() - before
+                cost = {"CPU s/GB": spent / (sizes.file.stat().st_size / 1e9)} if workload.whole else {"CPU s": spent}
+                done = {**done, **cost, "MiB": server.resident() / MIB}
                 if number:  # the first round warms up
                     comparison.rounds.setdefault(server.name, []).append(done)
     for path in folder.glob(f"{workload.name}-*"):

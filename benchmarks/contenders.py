@@ -61,6 +61,17 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def resident(self) -> int:
+        """Return the memory that its processes hold beside files' pages, in bytes."""
+        told = [Path(f"/proc/{pid}/status").read_text() for pid in _tree(self.pid)]
+        lines = [line.split() for text in told for line in text.splitlines()]
+        return sum(int(line[1]) * 1024 for line in lines if line[0] == "RssAnon:")
+
+    def processor(self) -> float:
+        """Return the seconds of processor time that its processes have taken."""
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in _tree(self.pid)]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
 
 def _penstock(name: str, *options: str) -> Contender:
     def command(port: int, folder: Path) -> Command:
@@ -163,6 +174,14 @@ def running(contender: Contender, folder: Path, file: Path) -> Iterator[Running]
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and all that it started."""
+    children = [
+        child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return [pid, *(each for child in children for each in _tree(int(child)))]
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -53,6 +53,7 @@ class Workload:
         contenders: ours first; the limits last.
         lower: whether less is better.
         quick: whether it belongs to the short form.
+        whole: whether a round moves the file once, so that it can be told what a gigabyte costs.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Workload:
     contenders: tuple[Contender, ...]
     lower: bool = False
     quick: bool = field(default=False)
+    whole: bool = field(default=False)
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------
@@ -98,6 +100,39 @@ def tus(server: Running, sizes: Sizes) -> Mapping[str, float]:
 def download(server: Running, sizes: Sizes) -> Mapping[str, float]:
     _there(server, sizes.file)
     return {"MB/s": _curl(f"{server.url}/files/upload", "-w", "%{speed_download}")}
+
+
+def cold_download(server: Running, sizes: Sizes) -> Mapping[str, float]:
+    """The same of a file that is not in memory."""
+    _there(server, sizes.file)
+    for path in server.folder.rglob("*"):
+        if path.is_file() and path.stat().st_size >= sizes.file.stat().st_size:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return download(server, sizes)
+
+
+def downloads(files: int) -> Measure:
+    """32 downloads at once, of so many files, each of them a 32nd of the file."""
+
+    def measure(server: Running, sizes: Sizes) -> Mapping[str, float]:
+        size = sizes.file.stat().st_size // 32
+        part = server.folder / "part"
+        urls = [f"{server.url}/files/part{number % files}" for number in range(32)]
+        if not part.exists():
+            with sizes.file.open("rb") as file:
+                part.write_bytes(file.read(size))
+            for url in dict.fromkeys(urls):
+                _curl("-T", str(part), url, "-w", "%{speed_upload}")
+        began = time.perf_counter()
+        outputs = [argument for url in urls for argument in ("-o", "/dev/null", url)]
+        subprocess.run(
+            ["curl", "-sS", "--fail", "--no-progress-meter", "--parallel", "--parallel-max", "32", *outputs], check=True
+        )
+        return {"MB/s": 32 * size / 1e6 / (time.perf_counter() - began)}
+
+    return measure
 
 
 def ranges(server: Running, sizes: Sizes) -> Mapping[str, float]:
@@ -163,6 +198,10 @@ def file_object(server: Running, _: Sizes) -> Mapping[str, float]:
     return {"MB/s": _curl(f"{server.url}/file-object", "-w", "%{speed_download}")}
 
 
+def zipped(server: Running, _: Sizes) -> Mapping[str, float]:
+    return {"MB/s": _curl(f"{server.url}/zip", "-w", "%{speed_download}")}
+
+
 # -- live -------------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +224,7 @@ def idle_readers(server: Running, sizes: Sizes) -> Mapping[str, float]:
     get, post = _live(server, "idle")
     arguments = (server.port, get, post)
     native.run("fanout", *arguments, 50, 0)  # so that what is made at the first use is not counted
-    before = resident(server.pid)
+    before = server.resident()
     process = subprocess.Popen(
         [native.program("fanout"), *map(str, arguments), str(sizes.idle), "0", "250", "0", "hold"],
         stdin=subprocess.PIPE,
@@ -195,23 +234,12 @@ def idle_readers(server: Running, sizes: Sizes) -> Mapping[str, float]:
     assert process.stdin is not None
     assert process.stdout is not None
     connected = json.loads(process.stdout.readline())["connected"]
-    memory = (resident(server.pid) - before) / connected
+    memory = (server.resident() - before) / connected
     process.stdin.write("\n")
     process.stdin.flush()
     done = json.loads(process.stdout.readline())
     process.wait()
     return {"KiB a reader": memory / 1024, "ms to the last one": done["max_ms"]}
-
-
-def resident(pid: int) -> int:
-    """Return the resident memory of a process and of those that it started, in bytes."""
-    total = 0
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            total = int(line.split()[1]) * 1024
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += sum(resident(int(child)) for child in (task / "children").read_text().split())
-    return total
 
 
 def _appends(connections: int) -> Measure:
@@ -308,20 +336,27 @@ def all_workloads(size: int) -> tuple[Workload, ...]:
     generated = (c.TOOLKIT, c.NAIVE)
     return (
         Workload("upload", "Raw upload by curl, to the disk", "MB/s", upload,
-                 (c.PENSTOCK, c.PENSTOCK_OS, c.NGINX_DAV, c.NAIVE, limit), quick=True),
-        Workload("form", "Form upload by curl", "MB/s", form, (c.PENSTOCK, c.NAIVE)),
+                 (c.PENSTOCK, c.PENSTOCK_OS, c.NGINX_DAV, c.NAIVE, limit), quick=True, whole=True),
+        Workload("form", "Form upload by curl", "MB/s", form, (c.PENSTOCK, c.NAIVE), whole=True),
         Workload("tus", "tus upload: a creation and one PATCH", "MB/s", tus,
-                 (c.PENSTOCK, c.TUS_NODE, c.TUSPYSERVER)),
+                 (c.PENSTOCK, c.TUS_NODE, c.TUSPYSERVER), whole=True),
         Workload("small-uploads", "Small uploads: 10 KiB each, 32 connections", "/s", small_uploads,
                  (c.PENSTOCK_CORES, c.NGINX_CORES)),
         Workload("download", "Download by curl, warm", "MB/s", download,
-                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE, c.NAIVE, limit), quick=True),
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE, c.NAIVE, limit), quick=True, whole=True),
+        Workload("cold-download", "Download by curl, not in memory", "MB/s", cold_download,
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE, c.NAIVE), whole=True),
+        Workload("downloads", "32 downloads at once, of one file", "MB/s", downloads(1),
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE), whole=True),
+        Workload("downloads-of-many", "32 downloads at once, of 32 files", "MB/s", downloads(32),
+                 (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE), whole=True),
         Workload("ranges", "Ranges of 64 KiB, 32 connections", "/s", ranges,
                  (c.PENSTOCK, c.NGINX, c.NGINX_SENDFILE)),
-        Workload("body", "A body into a file, by a handler", "MB/s", upload, generated),
-        Workload("body-form", "A form's file into a file, by a handler", "MB/s", form, generated),
-        Workload("file", "A file of one's own by curl", "MB/s", file_response, generated),
+        Workload("body", "A body into a file, by a handler", "MB/s", upload, generated, whole=True),
+        Workload("body-form", "A form's file into a file, by a handler", "MB/s", form, generated, whole=True),
+        Workload("file", "A file of one's own by curl", "MB/s", file_response, generated, whole=True),
         Workload("file-object", "A file object by curl", "MB/s", file_object, generated),
+        Workload("zip", "A zip of files by curl", "MB/s", zipped, generated),
         Workload("plain-generator", "Short lines of a plain generator", "/s", _items("/lines/plain"), generated),
         Workload("async-generator", "Short lines of an async generator", "/s", _items("/lines/async"), generated),
         Workload("ndjson", "Dicts of an async generator as NDJSON", "/s", _items("/ndjson"), generated),
@@ -334,7 +369,7 @@ def all_workloads(size: int) -> tuple[Workload, ...]:
         Workload("appends", "Appends of 256 bytes, 64 connections", "/s", _appends(64),
                  (c.PENSTOCK_CORES, c.PENSTOCK, c.DURABLE_NODE), quick=True),
         Workload("streamed-appends", "Records of 256 bytes in one POST", "/s", streamed_appends, (c.PENSTOCK,)),
-        Workload("catch-up", "Catch-up of NDJSON by curl", "MB/s", catch_up, (c.PENSTOCK,)),
+        Workload("catch-up", "Catch-up of NDJSON by curl", "MB/s", catch_up, (c.PENSTOCK,), whole=True),
         Workload("mixed", "Live records while files go up and down", "times the idle p99", mixed, (c.PENSTOCK,),
                  lower=True),
     )  # fmt: skip

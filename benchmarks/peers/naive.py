@@ -2,13 +2,14 @@
 
 import io
 import os
+import zipfile
 from collections.abc import AsyncIterable
 from pathlib import Path
 
 from fastapi import FastAPI, Request, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 
-from benchmarks.peers.generators import BYTES, async_lines, plain_lines, rows
+from benchmarks.peers.generators import BYTES, MEMBER, MEMBERS, async_lines, plain_lines, rows
 
 FOLDER = Path(os.environ["BENCH_FOLDER"])
 FILE = os.environ["BENCH_FILE"]
@@ -53,6 +54,15 @@ async def file() -> FileResponse:
 @app.get("/file-object")
 async def file_object() -> StreamingResponse:
     return StreamingResponse(io.BytesIO(BYTES))
+
+
+@app.get("/zip")
+async def zipped() -> StreamingResponse:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(MEMBERS):
+            archive.writestr(f"{number}.bin", MEMBER)
+    return StreamingResponse(iter([out.getvalue()]), media_type="application/zip")
 
 
 @app.get("/readyz")

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI
 
-from benchmarks.peers.generators import BYTES, async_lines, plain_lines, rows
+from benchmarks.peers.generators import BYTES, MEMBER, MEMBERS, async_lines, plain_lines, rows
 from penstock.toolkit.requests.dependency import StreamBody, stream_body
 from penstock.toolkit.requests.forms import StreamForm, stream_form
 from penstock.toolkit.responses.files import StreamedFile
 from penstock.toolkit.responses.streaming import StreamedBytes, StreamedNDJSON, StreamedText
+from penstock.toolkit.responses.zipping import StreamedZip, ZipEntry
 
 FILE = os.environ["BENCH_FILE"]
 FOLDER = Path(os.environ["BENCH_FOLDER"])
@@ -51,6 +52,11 @@ async def put(name: str, body: Annotated[StreamBody, Depends(stream_body(max_siz
 @app.post("/form")
 async def form(form: Annotated[StreamForm, Depends(stream_form(max_file_size=None))]) -> dict[str, int]:
     return {part.name: (await part.save(FOLDER / "form")).size async for part in form}
+
+
+@app.get("/zip")
+async def zipped() -> StreamedZip:
+    return StreamedZip([ZipEntry(f"{number}.bin", MEMBER) for number in range(MEMBERS)])
 
 
 @app.get("/readyz")

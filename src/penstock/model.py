@@ -248,6 +248,10 @@ class StreamInfo:
         _write_modified_at(grown, modified_at)
         return grown
 
+    def differs_by_growth(self, after: Self) -> bool:
+        """Tell whether a state differs from this one by its tail and time only: so it is with most appends."""
+        return bool(_fixed(self) == _fixed(after))
+
     @property
     def state(self) -> str:
         """``open``, ``closed`` or ``failed``."""
@@ -282,6 +286,7 @@ class StreamInfo:
 # The fields' own descriptors write to a frozen instance, which is nobody's yet.
 _names = tuple(each.name for each in fields(StreamInfo))
 _values = attrgetter(*_names)
+_fixed = attrgetter(*(name for name in _names if name not in {"tail", "modified_at"}))
 _WRITERS: tuple[Callable[[StreamInfo, Any], None], ...] = tuple(vars(StreamInfo)[name].__set__ for name in _names)
 _write_tail, _write_closed, _write_modified_at = (
     _WRITERS[_names.index(name)] for name in ("tail", "closed", "modified_at")

@@ -268,7 +268,7 @@ class Batch:
         head = slot.head
         self._touch(slot)
         instance = self._instance if info.provisional else None
-        if commit.filed is not None or instance != head.instance or not _only_grown(head.info, info):
+        if commit.filed is not None or instance != head.instance or not head.info.differs_by_growth(info):
             slot.rewritten = True
         filed = commit.filed
         if filed is not None:
@@ -364,20 +364,3 @@ class Batch:
             slot.producers.clear()
         self.catalog.grow(grown)
         self.catalog.add_chunks(chunks)
-
-
-def _only_grown(before: StreamInfo, after: StreamInfo) -> bool:
-    """Tell whether a stream differs in what `Catalog.grow` writes alone: so it is with most appends by far."""
-    return (
-        before.metadata is after.metadata
-        and before.digests is after.digests
-        and (before.closed, before.failure, before.published, before.provisional, before.content_type)
-        == (after.closed, after.failure, after.published, after.provisional, after.content_type)
-        and (before.length, before.created_at, before.ttl, before.expires_at)
-        == (after.length, after.created_at, after.ttl, after.expires_at)
-        and before.attributes is after.attributes
-        and (before.upload, before.upload_ttl, before.writer, before.owner, before.key)
-        == (after.upload, after.upload_ttl, after.writer, after.owner, after.key)
-        and (before.start, before.deleted, before.renewed_at, before.trim_at)
-        == (after.start, after.deleted, after.renewed_at, after.trim_at)
-    )

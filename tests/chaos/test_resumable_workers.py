@@ -30,6 +30,11 @@ pytestmark = [
 async def elsewhere(port: int, pid: int, connection: Connection) -> Connection:
     """Open a connection to another worker than that of a connection that is open."""
     pids = processes.workers(pid)
+
+    async def accepted() -> bool:
+        return bool(processes.owner_of({0: connection.local_port}, pids))
+
+    await until(accepted, True)
     home = processes.owner_of({0: connection.local_port}, pids)[0]
     for _ in range(300):
         other = await Connection(port).open()

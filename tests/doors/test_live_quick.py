@@ -244,6 +244,29 @@ async def test_a_head_that_differs_is_not_taken_for_one_that_is_known(tmp_path: 
         assert len(long) == (2 if answer.status < 400 or answer.status == 409 else 1)
 
 
+async def test_a_body_that_looks_like_a_head_teaches_nothing(tmp_path: Path) -> None:
+    async with both(tmp_path / "data") as (port, long, streams):
+        closing = plain(1, fields="Stream-Closed: true\r\n")
+        async with Connection(port) as connection:
+            await connection.write(plain(1, fields="X-Other: 1\r\n") + b"0")
+            await connection.answer()
+            # The last piece of a body, and after it a plain request with as many fields as that seems to have.
+            await connection.write(plain(len(closing), fields="X-Other: 1\r\n"))
+
+            async def begun() -> int:
+                return len(long)
+
+            await until(begun, 2)
+            plainly = plain(1, fields="User-Agent: x\r\n")
+            assert closing.count(b"\n") == plainly.count(b"\n")
+            await connection.write(closing + plainly + b"1")
+            assert [(await connection.answer()).status for _ in range(2)] == [422, 200]
+        async with Connection(port) as connection:
+            await connection.write(closing + b"2")
+            assert (await connection.answer()).headers["stream-state"] == "closed"
+        assert (await streams.info("room")).closed
+
+
 async def test_a_known_head_with_a_body_that_is_refused_is_answered_the_long_way(tmp_path: Path) -> None:
     async with both(tmp_path / "data") as (port, _, streams), Connection(port) as connection:
         for body in (b"1", b"2"):

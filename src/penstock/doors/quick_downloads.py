@@ -25,7 +25,7 @@ _RANGE: Final = re.compile(rb"\r\nrange:[ ]?bytes=(([0-9]{1,15})-([0-9]{0,15}))\
 _MOST_BYTES: Final = 256 * 1024
 """Of one answer. More takes so long that the way does not matter, and is sent in slices there."""
 
-_MOST_KEPT: Final = 64
+_MOST_KEPT: Final = 256
 _SECONDS: Final = 5.0
 """For how long a stream is kept open after it was asked for."""
 

@@ -76,7 +76,8 @@ class QuickProtocol(HandingOverProtocol):
         while self._held and not (self._is_busy() or self.transport.is_closing()):
             found = self._find(self._held)
             if found is None:
-                self._beginning = self._held
+                # In the middle of a message, what a client sends could look like a head, and be none.
+                self._beginning = b"" if self._parsing else self._held
                 self._parse_held()
                 break
             door, request = found

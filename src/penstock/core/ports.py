@@ -261,6 +261,29 @@ class PromptReader(Reader, Protocol):
         """Return all bytes from ``start`` to ``stop``, if they can be had without waiting; else None."""
 
 
+class FileExtent(NamedTuple):
+    """A part of an open file."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+    def fileno(self) -> int:
+        """Return the file's descriptor, as files do."""
+        return self.descriptor
+
+
+@runtime_checkable
+class FileReader(Reader, Protocol):
+    """A reader whose bytes may be in a file, from where the system can send them without a copy."""
+
+    async def extent(self, start: int, stop: int) -> FileExtent | None:
+        """Return where some of the bytes from offset ``start`` are, which are in memory now; or None: `read` them.
+
+        At most ``stop - start``, as of `read`. The descriptor is the reader's, and open as long as the reader is.
+        """
+
+
 @runtime_checkable
 class RecallingReader(Reader, Protocol):
     """A reader that may know what this process has just committed, without asking the storage."""

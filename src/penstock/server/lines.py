@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from penstock.model import Buffer
 from penstock.server.protocol import InformationalProtocol
+from penstock.server.zero_copy import can_send_files, send_file
 from penstock.toolkit.responses.handover import EXTENSION, Piece, Sink
+from penstock.toolkit.responses.zero_copy import EXTENSION as ZERO_COPY
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +42,10 @@ class HandingOverProtocol(InformationalProtocol):
         # What uvicorn has an application send with is a method of the exchange.
         cycle = cast("Any", send).__self__
         offer = _Offer(self, cycle)
-        scope.setdefault("extensions", {})[EXTENSION] = offer
+        extensions = scope.setdefault("extensions", {})
+        extensions[EXTENSION] = offer
+        if can_send_files(self.transport):
+            extensions[ZERO_COPY] = {}
         await self._application(scope, receive, offer.send)
 
     def hand_over(self, cycle: RequestResponseCycle) -> TransportLine | None:
@@ -89,6 +94,9 @@ class _Offer:
             self._marked = message.pop(EXTENSION, None) is self and not any(
                 name.lower() in {b"content-encoding", b"content-length"} for name, _ in message.get("headers", ())
             )
+        elif message["type"] == ZERO_COPY and not self._cycle.disconnected:
+            await send_file(self._cycle, self._protocol.transport, message)
+            return
         await self._cycle.send(cast("Any", message))
 
     def take(self) -> TransportLine | None:

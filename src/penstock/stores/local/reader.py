@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
+from penstock.core.ports import FileExtent
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import OffsetOutOfRange, StorageFailed, StreamGone
 from penstock.model import Buffer, StreamInfo
@@ -101,6 +102,15 @@ class LocalReader:
         if self._rest:
             return memoryview(self._rest)[start - filed : stop - filed]
         return await self._in_thread(self._from_catalog, start, stop)
+
+    async def extent(self, start: int, stop: int) -> FileExtent | None:
+        """See `FileReader.extent`."""
+        stop = min(stop, start + SLICE, self._head.filed)
+        if start >= stop or not self._info.closed or self._info.shrinks:
+            return None
+        if not self._resident(start, stop):
+            await self._in_thread(self._fetch, start, stop)
+        return FileExtent(self._file(), start, stop - start)
 
     def read_now(self, start: int, stop: int) -> Buffer | None:
         """See `PromptReader.read_now`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock.core.ports import FileExtent
 from penstock.model import Buffer
 from penstock.protocols.conditional import ETag, Preconditions, Verdict, evaluate, if_range_allows
 from penstock.protocols.dates import format_date
@@ -18,7 +19,7 @@ from penstock.protocols.ranges import ByteRange, RangeSpec, content_range, parse
 from penstock.toolkit.problems import RequestError, bad_request
 from penstock.toolkit.responses.streamed_body import StreamedBody
 
-ReadRange = Callable[[int, int], AsyncGenerator[Buffer, None]]
+ReadRange = Callable[[int, int], AsyncGenerator[Buffer | FileExtent, None]]
 """Yields the bytes from one offset up to another."""
 
 
@@ -193,7 +194,9 @@ def _several_ranges(
     return StreamedBody(_parts(body, ranges, read), 206, fields, release=release)
 
 
-async def _parts(body: ByteRangesBody, ranges: tuple[ByteRange, ...], read: ReadRange) -> AsyncGenerator[Buffer, None]:
+async def _parts(
+    body: ByteRangesBody, ranges: tuple[ByteRange, ...], read: ReadRange
+) -> AsyncGenerator[Buffer | FileExtent, None]:
     for index, part in enumerate(ranges):
         yield body.part_head(index)
         async with aclosing(read(part.start, part.stop)) as chunks:

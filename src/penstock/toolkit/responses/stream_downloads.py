@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.core.forks import check_offset
-from penstock.core.ports import Reader
+from penstock.core.ports import FileExtent, FileReader, Reader
 from penstock.core.service import StreamService
 from penstock.errors import PenstockError, StreamFailed
 from penstock.model import Buffer, StreamInfo
@@ -28,6 +28,7 @@ from penstock.protocols.digest import format_digests
 from penstock.protocols.disposition import content_disposition
 from penstock.protocols.ranges import OPEN_ENDED_LAST, ByteRange, RangeSpec, content_range, follows
 from penstock.toolkit.problems import RequestError, problem_response
+from penstock.toolkit.responses import zero_copy
 from penstock.toolkit.responses.representations import (
     ReadRange,
     Representation,
@@ -134,10 +135,10 @@ async def _answer(service: StreamService, request: Request, reader: Reader, mann
         check_offset(reader, 0)  # of a stream whose beginning was dropped, only ranges of what is kept can be had
     representation = _representation(info, manner, await _headers(service, request, reader, manner))
     if info.complete:
-        return respond(request, representation, _reading(reader), reader.close)
+        return respond(request, representation, _reading(request, reader), reader.close)
     if manner.follow or info.failure is not None or _asks_to_follow(request, info):
         return _answer_growing(service, request, reader, representation)
-    return respond(request, representation, _reading(reader), reader.close)
+    return respond(request, representation, _reading(request, reader), reader.close)
 
 
 def plain_fields(info: StreamInfo) -> dict[str, str]:
@@ -234,13 +235,20 @@ def _told_stop(spec: RangeSpec, stop: int | None) -> int:
     return stop
 
 
-def _reading(reader: Reader) -> ReadRange:
-    async def read(start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+def _reading(request: Request, reader: Reader) -> ReadRange:
+    files = reader if isinstance(reader, FileReader) and zero_copy.is_offered(request.scope) else None
+
+    async def read(start: int, stop: int) -> AsyncGenerator[Buffer | FileExtent, None]:
         offset = start
         while offset < stop:
-            data = await reader.read(offset, stop)
-            yield data
-            offset += len(data)
+            extent = None if files is None else await files.extent(offset, stop)
+            if extent is not None:
+                yield extent
+                offset += extent.size
+            else:
+                data = await reader.read(offset, stop)
+                yield data
+                offset += len(data)
 
     return read
 

@@ -10,9 +10,11 @@ from typing import NoReturn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from penstock.core.ports import FileExtent
 from penstock.core.uninterrupted import uninterrupted
 from penstock.errors import Stopping
 from penstock.model import Buffer
+from penstock.toolkit.responses import zero_copy
 from penstock.toolkit.responses.under_way import UnderWay
 
 
@@ -32,7 +34,8 @@ class StreamedBody(Response):
     its end any longer.
 
     Args:
-        body: yields the bytes, in buffers of any size. Memory views are sent as they are, without a copy.
+        body: yields the bytes, in buffers of any size. Memory views are sent as they are, without a copy. Parts of
+            files are for a server that sends them; see `penstock.toolkit.responses.zero_copy`.
         status: the HTTP status.
         headers: the fields; with Content-Length where it is known.
         release: called at the very end, also where the body was never begun (a HEAD request).
@@ -40,7 +43,7 @@ class StreamedBody(Response):
 
     def __init__(
         self,
-        body: AsyncGenerator[Buffer, None],
+        body: AsyncGenerator[Buffer | FileExtent, None],
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         *,
@@ -90,7 +93,10 @@ class StreamedBody(Response):
     async def _send_body(self, send: Send) -> None:
         try:
             async for chunk in self._body:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if isinstance(chunk, FileExtent):
+                    await send(zero_copy.message_of(chunk))
+                else:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 # A server whose client is gone takes everything at once: without a pause nobody would hear of it.
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - it is the cause of what is raised

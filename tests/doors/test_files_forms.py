@@ -454,7 +454,7 @@ async def test_a_browser_without_javascript_sends_a_form(tmp_path: Path) -> None
             await page.choose("input[name=files]", tmp_path / 'Ünï "quoted".bin', tmp_path / "words.txt")
             await page.click("button")
             if "next" in action:
-                assert await page.run("document.body.innerText") == "Thanks"
+                assert await page.run("document.body?.innerText") == "Thanks"
                 assert await page.run("location.pathname") == "/thanks"
             else:
                 links = "[...document.querySelectorAll('a')].map(a => a.innerText)"

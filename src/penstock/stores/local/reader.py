@@ -22,6 +22,9 @@ T = TypeVar("T")
 SLICE = 1024 * 1024
 """How many bytes a read returns at most. From 1 MiB on, what a slice costs vanishes beside moving its bytes."""
 
+EXTENT = 8 * SLICE
+"""How many bytes of a file are sent at once by the system at most."""
+
 MOST_HELD = 2 * 1024 * 1024
 """How many bytes of a closed stream that are not in its file a reader holds in memory at most."""
 
@@ -105,12 +108,16 @@ class LocalReader:
 
     async def extent(self, start: int, stop: int) -> FileExtent | None:
         """See `FileReader.extent`."""
-        stop = min(stop, start + SLICE, self._head.filed)
+        stop = min(stop, start + EXTENT, self._head.filed)
         if start >= stop or not self._info.closed or self._info.shrinks:
             return None
-        if not self._resident(start, stop):
-            await self._in_thread(self._fetch, start, stop)
-        return FileExtent(self._file(), start, stop - start)
+        end = start
+        while end < stop and self._resident(end, min(end + SLICE, stop)):
+            end = min(end + SLICE, stop)
+        if end == start:
+            end = min(start + SLICE, stop)
+            await self._in_thread(self._fetch, start, end)
+        return FileExtent(self._file(), start, end - start)
 
     def read_now(self, start: int, stop: int) -> Buffer | None:
         """See `PromptReader.read_now`."""

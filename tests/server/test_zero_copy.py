@@ -52,6 +52,13 @@ async def served(folder: Path, http: str = OURS, loop: str = "uvloop") -> AsyncI
         yield port, watched, streams
 
 
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be worth it for one client, too."""
+    monkeypatch.setattr("penstock.toolkit.responses.zero_copy._WORTH_IT", 1)
+
+
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_all_of_a_file_and_parts_of_it(tmp_path: Path, loop: str) -> None:
     async with served(tmp_path, loop=loop) as (port, watched, _), Connection(port) as connection:
@@ -65,12 +72,14 @@ async def test_all_of_a_file_and_parts_of_it(tmp_path: Path, loop: str) -> None:
         assert EXTENSION in watched.kinds
 
 
+@pytest.mark.usefixtures("always")
 async def test_another_server_is_not_asked_to(tmp_path: Path) -> None:
     async with served(tmp_path, http="httptools") as (port, watched, _), Connection(port) as connection:
         assert (await connection.request("GET", "/files/a")).body == DATA
         assert EXTENSION not in watched.kinds
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_a_slow_client_gets_all_of_it(tmp_path: Path, loop: str) -> None:
     async with served(tmp_path, loop=loop) as (port, _, streams):
@@ -85,6 +94,7 @@ async def test_a_slow_client_gets_all_of_it(tmp_path: Path, loop: str) -> None:
             assert b"".join([piece async for piece in connection.body()]) == DATA * 8
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.skipif(not processes.AVAILABLE, reason="looks into /proc for open descriptors")
 async def test_who_goes_away_leaves_nothing_open(tmp_path: Path) -> None:
     async with served(tmp_path) as (port, _, streams):
@@ -105,6 +115,7 @@ async def test_who_goes_away_leaves_nothing_open(tmp_path: Path) -> None:
         await until(as_before, True)
 
 
+@pytest.mark.usefixtures("always")
 async def test_a_file_that_is_shorter_than_it_was_breaks_off(tmp_path: Path) -> None:
     async with served(tmp_path) as (port, _, _), Connection(port) as connection:
         (blob,) = (path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file())
@@ -113,3 +124,30 @@ async def test_a_file_that_is_shorter_than_it_was_breaks_off(tmp_path: Path) -> 
         assert await connection.head() == 200
         with pytest.raises(Broken):
             assert b"".join([piece async for piece in connection.body()]) == b""
+
+
+async def test_it_is_done_for_several_at_once_and_not_for_one(tmp_path: Path) -> None:
+    async with served(tmp_path) as (port, watched, streams):
+        async with await streams.replace("large") as draft:
+            for _ in range(8):
+                await draft.write([DATA])
+            await draft.publish()
+        async with Connection(port) as connection:
+            await connection.request("GET", "/files/large")
+        assert EXTENSION not in watched.kinds
+
+        async def client() -> None:
+            async with Connection(port) as connection:
+                await connection.begin("GET", "/files/large")
+                await connection.head()
+                begun.release()
+                await all_begun.wait()
+                assert b"".join([piece async for piece in connection.body()]) == DATA * 8
+
+        begun, all_begun = asyncio.Semaphore(0), asyncio.Event()
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        for _ in clients:
+            await begun.acquire()
+        all_begun.set()
+        await asyncio.gather(*clients)
+        assert EXTENSION in watched.kinds

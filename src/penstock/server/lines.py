@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from penstock.model import Buffer
-from penstock.server.protocol import InformationalProtocol
+from penstock.server.bodies import HandingOnProtocol
 from penstock.server.zero_copy import can_send_files, send_file
 from penstock.toolkit.responses.handover import EXTENSION, Piece, Sink
 from penstock.toolkit.responses.zero_copy import EXTENSION as ZERO_COPY
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
-class HandingOverProtocol(InformationalProtocol):
+class HandingOverProtocol(HandingOnProtocol):
     """uvicorn's protocol for HTTP/1.1, which hands connections over to the responses that ask for it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

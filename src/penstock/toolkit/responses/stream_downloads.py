@@ -240,15 +240,16 @@ def _reading(request: Request, reader: Reader) -> ReadRange:
 
     async def read(start: int, stop: int) -> AsyncGenerator[Buffer | FileExtent, None]:
         offset = start
-        while offset < stop:
-            extent = None if files is None else await files.extent(offset, stop)
-            if extent is not None:
-                yield extent
-                offset += extent.size
-            else:
-                data = await reader.read(offset, stop)
-                yield data
-                offset += len(data)
+        with zero_copy.transfer():
+            while offset < stop:
+                extent = await files.extent(offset, stop) if files is not None and zero_copy.is_worth_it() else None
+                if extent is not None:
+                    yield extent
+                    offset += extent.size
+                else:
+                    data = await reader.read(offset, stop)
+                    yield data
+                    offset += len(data)
 
     return read
 

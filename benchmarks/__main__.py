@@ -24,11 +24,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("workloads", nargs="*", help="which ones; all by default")
     parser.add_argument("--quick", action="store_true", help="a short form, beside the recorded ratios")
+    parser.add_argument(
+        "--document", nargs="+", type=Path, help="write the page of the documentation from these results"
+    )
     parser.add_argument("--record", action="store_true", help="record the ratios as the baseline")
     parser.add_argument("--rounds", type=int, help="measured rounds, after one to warm up")
     parser.add_argument("--size", type=int, help="MiB of the file that goes up and down")
     parser.add_argument("--seconds", type=float, help="of what has no end by itself")
     options = parser.parse_args()
+    if options.document:
+        results.write_document(options.document)
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the blocks that stop the servers
     if shutil.which("curl") is None:
         raise SystemExit("The benchmarks move files with curl: install it, on Debian with 'apt-get install curl'.")

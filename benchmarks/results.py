@@ -15,6 +15,18 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 BASELINE = Path(__file__).parent / "baseline.json"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+_ABOUT = """\
+# Benchmarks
+
+What `python -m benchmarks` printed, on a virtual machine with {machine}.
+
+The medians of some rounds. Contenders took turns in each, after one to warm up, with their clients on the same machine;
+how many times better penstock is was told round by round. Rates of virtual machines vary by a factor of two from one
+hour to the next: compare within a line only, and run it on yours. The limits are small programs in C that move the same
+bytes and do nothing else.
+"""
 
 
 @dataclass(slots=True)
@@ -92,11 +104,30 @@ def table(comparisons: Sequence[Comparison]) -> list[str]:
         if comparison.rounds:
             ours, *others = comparison.rounds
             told = "; ".join(
-                f"{name} {_number(comparison.median(name))} ({comparison.ratio(name):.2g}x)" for name in others
+                f"{name} {_number(comparison.median(name))} ({_number(comparison.ratio(name))}x)" for name in others
             )
             value = f"{_number(comparison.median(ours))} {comparison.unit}"
             lines.append(f"| {comparison.title} | {value} | {told} |")
     return lines
+
+
+def load(paths: Sequence[Path]) -> list[Comparison]:
+    """Return what runs came to that were saved; of a workload that several have, the last one's."""
+    found: dict[str, Comparison] = {}
+    for path in paths:
+        for name, told in json.loads(path.read_text())["workloads"].items():
+            rounds = {contender: each["rounds"] for contender, each in told["contenders"].items()}
+            found[name] = Comparison(
+                name, told["title"], told["unit"], told["lower_is_better"], rounds, told["not_measured"]
+            )
+    return list(found.values())
+
+
+def write_document(paths: Sequence[Path]) -> None:
+    """Write the page of the documentation with the results of some runs."""
+    machine = json.loads(paths[-1].read_text())["machine"]
+    known = f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}"
+    DOCUMENT.write_text("\n".join([_ABOUT.format(machine=known), *table(load(paths))]) + "\n")
 
 
 def beside_baseline(comparisons: Sequence[Comparison]) -> list[str]:

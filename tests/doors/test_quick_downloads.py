@@ -164,7 +164,8 @@ async def test_what_is_not_asked_for_any_more_is_closed(tmp_path: Path, monkeypa
 
     async with served(tmp_path / "data") as server:
         await server.streams.put("a", (DATA,))
-        await server.get("a", {"Range": "bytes=0-9"})
+        for _ in range(4):
+            await server.get("a", {"Range": "bytes=0-9"})
         await until(partial(asyncio.to_thread, open_files), list[str]())
 
 
@@ -190,3 +191,14 @@ async def test_a_connection_that_waits_for_a_long_answer_is_not_kept_from_the_sh
             for _ in range(10):
                 await connection.request("GET", "/files/a", headers={"Range": "bytes=0-1"})
         assert server.long == ["/files/a"]
+
+
+async def test_what_is_asked_for_once_is_not_kept_open(tmp_path: Path) -> None:
+    async with served(tmp_path / "data") as server:
+        for name in ("a", "b", "absent"):
+            if name != "absent":
+                await server.streams.put(name, (DATA,))
+            await server.get(name, {"Range": "bytes=0-9"})
+        assert server.downloads.kept == 0
+        await server.warm("a", {"Range": "bytes=0-9"})
+        assert server.downloads.kept == 1

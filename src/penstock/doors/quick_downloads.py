@@ -26,6 +26,7 @@ _MOST_BYTES: Final = 256 * 1024
 """Of one answer. More takes so long that the way does not matter, and is sent in slices there."""
 
 _MOST_KEPT: Final = 256
+_MOST_ASKED: Final = 4096
 _SECONDS: Final = 5.0
 """For how long a stream is kept open after it was asked for."""
 
@@ -55,6 +56,7 @@ class QuickDownloads(QuickDoor[bool]):
         self._service = service
         self._kept: dict[str, _Kept] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
+        self._asked: set[str] = set()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def meaning(self, fields: dict[bytes, bytes], *, numbered: bool) -> bool | None:
@@ -92,10 +94,21 @@ class QuickDownloads(QuickDoor[bool]):
             fields = f"content-range: bytes {first}-{stop - 1}/{kept.tail}\r\n{fields}"
         exchange.answer(f"HTTP/1.1 {status}\r\n{fields}".encode(), content)
 
+    @property
+    def kept(self) -> int:
+        """How many streams are kept open."""
+        return len(self._kept)
+
     # -- what is kept -------------------------------------------------------------------------------------------------
 
     def _open(self, name: str) -> None:
-        if name not in self._opening and len(self._kept) + len(self._opening) < _MOST_KEPT:
+        """Open a stream that was asked for before, if there is room for one more."""
+        if name not in self._asked:
+            if len(self._asked) >= _MOST_ASKED:
+                self._asked.clear()
+            self._asked.add(name)
+        elif name not in self._opening and len(self._kept) + len(self._opening) < _MOST_KEPT:
+            self._asked.discard(name)
             self._opening[name] = asyncio.get_running_loop().create_task(self._keep(name))
 
     async def _keep(self, name: str) -> None:

@@ -73,22 +73,30 @@ class QuickProtocol(HandingOverProtocol):
             return
         self._going_on = True
         self._lose_patience()
-        while self._held and not (self._is_busy() or self.transport.is_closing()):
-            found = self._find(self._held)
-            if found is None:
-                # In the middle of a message, what a client sends could look like a head, and be none.
-                self._beginning = b"" if self._parsing else self._held
-                self._parse_held()
-                break
-            door, request = found
-            if len(self._held) < request.stop:
-                self._patience = self.loop.call_later(_PATIENCE, self._parse_held)
-                break
-            message, self._held = self._held[: request.stop], self._held[request.stop :]
-            exchange = QuickExchange(self, message)
-            self.cycle = cast("RequestResponseCycle", exchange)
-            door.take(request, message[request.start :], exchange)
-        self._going_on = False
+        try:
+            while self._held and not (self._is_busy() or self.transport.is_closing()):
+                if not self._begin():
+                    break
+        finally:
+            self._going_on = False
+
+    def _begin(self) -> bool:
+        """Begin with what is held, and tell whether that was a plain request, after which there may be another."""
+        found = self._find(self._held)
+        if found is None:
+            # In the middle of a message, what a client sends could look like a head, and be none.
+            self._beginning = b"" if self._parsing else self._held
+            self._parse_held()
+            return False
+        door, request = found
+        if len(self._held) < request.stop:
+            self._patience = self.loop.call_later(_PATIENCE, self._parse_held)
+            return False
+        message, self._held = self._held[: request.stop], self._held[request.stop :]
+        exchange = QuickExchange(self, message)
+        self.cycle = cast("RequestResponseCycle", exchange)
+        door.take(request, message[request.start :], exchange)
+        return True
 
     def _find(self, data: bytes) -> tuple[QuickDoor[Any], QuickRequest[Any]] | None:
         """Return what ``data`` begins with, and who takes it, if there is nothing else to do with it."""

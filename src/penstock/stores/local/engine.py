@@ -65,7 +65,7 @@ class Engine:
                     first.migrate()
                 finally:
                     first.close()
-            self.generations = Generations(self._path / "generations")
+                self.generations = Generations(self._path / "generations")
         self.committer = Committer(
             self._catalog_path, lock, self.instance.id, Reserve(self._path / "reserve"), self.generations
         )

@@ -11,9 +11,9 @@ import pytest
 from penstock import ContentTypeMismatch, StreamClosed, StreamNotFound, Streams, StreamSpec
 from penstock.core import rules
 from penstock.core.ports import CollectingStore, Store
-from penstock.core.service import Append
-from penstock.errors import StorageFailed
-from penstock.model import Appended
+from penstock.core.service import Append, Put
+from penstock.errors import InvalidName, StorageFailed
+from penstock.model import Appended, StreamInfo
 from penstock.stores.local import LocalStore
 from penstock.stores.memory import MemoryStore
 
@@ -59,6 +59,13 @@ async def test_each_has_its_own_outcome_in_their_order(opened: Callable[[], Stre
         last = outcomes[-1]
         assert isinstance(last, Appended)
         assert last.info == await streams.info("a")
+
+
+async def test_a_wrong_name_among_several_is_its_own_loss(opened: Callable[[], Streams]) -> None:
+    async with opened() as streams:
+        outcomes = await streams.put_each([Put(name, b"x", LINES) for name in ("a", "b//c", "d")])
+        assert [type(outcome) for outcome in outcomes] == [StreamInfo, InvalidName, StreamInfo]
+        assert {info.name for info in (await streams.list()).streams} == {"a", "d"}
 
 
 async def test_followers_hear_of_them(opened: Callable[[], Streams]) -> None:

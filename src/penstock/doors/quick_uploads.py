@@ -11,7 +11,7 @@ from penstock.doors.fields import media_type_of, url_in
 from penstock.doors.quick import CommittingDoor, QuickRequest
 from penstock.doors.uploads import SMALL, stored
 from penstock.errors import PenstockError
-from penstock.model import StreamInfo, StreamSpec, check_name
+from penstock.model import StreamInfo, StreamSpec
 from penstock.protocols.dates import format_date
 
 
@@ -62,7 +62,7 @@ class QuickUploads(CommittingDoor[str, _Upload]):
         """See `CommittingDoor.prepare`."""
         if len(body) > self._most:
             raise PenstockError
-        return _Upload(check_name(request.name), body, media_type_of(request.meaning, request.name))
+        return _Upload(request.name, body, media_type_of(request.meaning, request.name))
 
     async def commit(self, items: Sequence[_Upload]) -> Sequence[StreamInfo | BaseException]:
         """See `CommittingDoor.commit`."""

@@ -46,11 +46,11 @@ def _append(name: str, data: Buffer, content_type: str | None, now: float, view:
     return rules.append(view, name, (data,), now=now, content_type=content_type)
 
 
-def _proposed(name: str, put: Put, incarnation: str, now: float) -> Proposal:
+def _proposed(put: Put, incarnation: str, now: float) -> Proposal:
     def decide(view: View) -> Change:
         return rules.put(
             view,
-            name,
+            check_name(put.name),  # here, so that a wrong one is its own loss only
             put.spec,
             incarnation=incarnation,
             now=now,
@@ -59,7 +59,7 @@ def _proposed(name: str, put: Put, incarnation: str, now: float) -> Proposal:
             condition=put.condition,
         )
 
-    return Proposal(name, decide, len(put.data), incarnation)
+    return Proposal(put.name, decide, len(put.data), incarnation)
 
 
 class Writing(Reading):
@@ -178,9 +178,7 @@ class Writing(Reading):
             for each what `put` would have returned or raised.
         """
         now = self.now()
-        outcomes = await self.commit_each(
-            [_proposed(check_name(put.name), put, new_incarnation(), now) for put in puts]
-        )
+        outcomes = await self.commit_each([_proposed(put, new_incarnation(), now) for put in puts])
         return [outcome if isinstance(outcome, BaseException) else there(outcome) for outcome in outcomes]
 
     async def append_records(
